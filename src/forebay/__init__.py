@@ -1,0 +1,1 @@
+"""Forebay: the network-service stack for Python."""

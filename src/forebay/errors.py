@@ -1,0 +1,271 @@
+"""Every error Forebay raises, in one tree.
+
+::
+
+    ForebayError
+    ├── ConfigError               a file or an option is wrong              exit 2
+    ├── StartError                something could not be started            exit 3
+    │   └── MissingExtra          an optional package is not installed
+    ├── CrashLoop                 a worker keeps dying; we gave up          exit 1
+    ├── ConnectionClosed          the peer is gone, or we closed
+    ├── FramingError              bytes that are not a message
+    │   └── FrameTooLong          a message past its codec's maximum
+    ├── ProtocolError             hostile or broken HTTP; carries a status
+    ├── HTTPError                 an answer other than success
+    │   └── ValidationError       input that does not fit; lists every field
+    ├── DeadlineExceeded          the time given to a piece of work is over
+    ├── Overloaded                a limit refused the work before it began
+    └── UpstreamError             whoever we called failed
+        ├── NoTarget              nobody is left to call
+        ├── ConnectFailed         no connection came about
+        │   └── ConnectTimeout
+        ├── UpstreamClosed        the connection ended before the answer did
+        ├── UpstreamTimeout       no answer in time
+        └── UpstreamProtocolError an answer that is not HTTP
+
+Two properties decide what happens next, and nothing ever reads a message text to find out:
+
+* ``source``: who caused it. ``client`` is answered with a 4xx, ``upstream`` with a 502 to 504, ``internal`` with a 500.
+* ``retry``: may the same work be tried again? ``safe``: nothing was processed. ``maybe``: it may have been, so only
+  idempotent work may go again (RFC 9110 section 9.2.2). ``never``: the same input gives the same error.
+
+Both have a default on the class, and can be given for one instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = [
+    "ConfigError",
+    "ConnectFailed",
+    "ConnectTimeout",
+    "ConnectionClosed",
+    "CrashLoop",
+    "DeadlineExceeded",
+    "FieldError",
+    "ForebayError",
+    "FrameTooLong",
+    "FramingError",
+    "HTTPError",
+    "MissingExtra",
+    "NoTarget",
+    "Overloaded",
+    "Problem",
+    "ProtocolError",
+    "RetryClass",
+    "Source",
+    "StartError",
+    "UpstreamClosed",
+    "UpstreamError",
+    "UpstreamProtocolError",
+    "UpstreamTimeout",
+    "ValidationError",
+]
+
+
+class Source(StrEnum):
+    """Who caused an error."""
+
+    CLIENT = "client"
+    UPSTREAM = "upstream"
+    INTERNAL = "internal"
+
+
+class RetryClass(StrEnum):
+    """Whether the same work may be tried again."""
+
+    SAFE = "safe"
+    MAYBE = "maybe"
+    NEVER = "never"
+
+
+class ForebayError(Exception):
+    """The root. ``str(error)`` is one readable line."""
+
+    source: Source = Source.INTERNAL
+    retry: RetryClass = RetryClass.NEVER
+
+    def __init__(self, message: str, *, source: Source | None = None, retry: RetryClass | None = None) -> None:
+        super().__init__(message)
+        if source is not None:
+            self.source = source
+        if retry is not None:
+            self.retry = retry
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a configuration: where, what, and what would be right."""
+
+    message: str
+    key: str = ""  # dotted, with indices: upstreams.users.targets[1].weight
+    line: int = 0  # 1-based; 0 when it cannot be told
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line else ""
+        key = f"{self.key}: " if self.key else ""
+        remedy = f" ({self.remedy})" if self.remedy else ""
+        return f"{where}{key}{self.message}{remedy}"
+
+
+class ConfigError(ForebayError):
+    """A configuration was refused whole. ``problems`` lists everything that is wrong with it."""
+
+    def __init__(self, file: str, problems: Sequence[Problem]) -> None:
+        self.file = file
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{file}: {problem}" for problem in self.problems))
+
+
+class StartError(ForebayError):
+    """Something could not be started: an address in use, a module that does not import, a file that is missing."""
+
+
+class MissingExtra(StartError):
+    """An optional package is needed. The message names the extra that brings it."""
+
+    def __init__(self, extra: str, needed_for: str) -> None:
+        self.extra = extra
+        super().__init__(f"{needed_for} needs an extra: pip install 'forebay[{extra}]'")
+
+
+class CrashLoop(ForebayError):
+    """A worker died too often in too short a time, and is not started again."""
+
+
+class ConnectionClosed(ForebayError):
+    """The connection is closed, so nothing more can be sent or received on it."""
+
+    source = Source.CLIENT
+    retry = RetryClass.MAYBE
+
+
+class FramingError(ForebayError):
+    """The bytes received are not a message of the connection's framing."""
+
+    source = Source.CLIENT
+
+
+class FrameTooLong(FramingError):
+    """A message is longer than its framing's maximum."""
+
+
+class ProtocolError(ForebayError):
+    """The peer broke the protocol. ``status`` is what to answer with, where there still is somebody to answer."""
+
+    source = Source.CLIENT
+
+    def __init__(self, message: str, *, status: int = 400) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class HTTPError(ForebayError):
+    """Raised by a handler to answer with ``status``; leaves as ``application/problem+json`` (RFC 9457).
+
+    :param status: 400 to 599.
+    :param detail: what is wrong with this request; shown to the client.
+    :param headers: sent with the answer.
+    """
+
+    source = Source.CLIENT
+
+    def __init__(
+        self, status: int, detail: str = "", *, title: str = "", headers: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"HTTPError status {status}: must be 400 to 599")
+        self.status = status
+        self.detail = detail
+        self.title = title
+        self.headers = tuple(headers)
+        super().__init__(
+            f"{status} {detail}".rstrip(),
+            source=Source.INTERNAL if status >= 500 else Source.CLIENT,
+            retry=RetryClass.SAFE if status in (429, 503) else RetryClass.NEVER,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One input that does not fit its type: where it stood, and why not."""
+
+    place: str  # path, query, header, body
+    name: str
+    message: str
+
+
+class ValidationError(HTTPError):
+    """The request's input does not fit the handler's signature. ``errors`` lists every field that failed."""
+
+    def __init__(self, errors: Sequence[FieldError], *, status: int = 422) -> None:
+        self.errors = tuple(errors)
+        super().__init__(status, "; ".join(f"{e.place} {e.name}: {e.message}" for e in self.errors))
+
+
+class DeadlineExceeded(ForebayError):
+    """The time that was given to a piece of work is over."""
+
+    retry = RetryClass.MAYBE
+
+
+class Overloaded(ForebayError):
+    """A limit refused the work before it began. ``limit`` is the limit's name."""
+
+    retry = RetryClass.SAFE
+
+    def __init__(self, limit: str, message: str, *, retry_after: float | None = None) -> None:
+        self.limit = limit
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class UpstreamError(ForebayError):
+    """Whoever we called failed. ``target`` is its address, where one was chosen."""
+
+    source = Source.UPSTREAM
+    status = 502
+
+    def __init__(self, message: str, *, target: str = "", retry: RetryClass | None = None) -> None:
+        self.target = target
+        super().__init__(message, retry=retry)
+
+
+class NoTarget(UpstreamError):
+    """No target may be called: all are down, ejected, or were tried already."""
+
+    retry = RetryClass.SAFE
+    status = 503
+
+
+class ConnectFailed(UpstreamError):
+    """No connection came about: refused, unreachable, or no such name. Nothing was sent."""
+
+    retry = RetryClass.SAFE
+
+
+class ConnectTimeout(ConnectFailed):
+    """The connection did not come about in time. Nothing was sent."""
+
+    status = 504
+
+
+class UpstreamClosed(UpstreamError):
+    """The connection ended before the answer did. The request may have been processed."""
+
+    retry = RetryClass.MAYBE
+
+
+class UpstreamTimeout(UpstreamError):
+    """The answer did not come in time. The request may have been processed."""
+
+    retry = RetryClass.MAYBE
+    status = 504
+
+
+class UpstreamProtocolError(UpstreamError):
+    """What came back is not a well-formed answer."""
