@@ -1,0 +1,23 @@
+"""Fixtures of every test: the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+LOOPS: dict[str, LoopFactory] = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.SelectorEventLoop}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the project's markers."""
+    config.addinivalue_line("markers", "both_loops: the test runs under uvloop and under the standard library's loop")
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
+    """Run tests marked ``both_loops`` under each loop, all others under uvloop."""
+    return LOOPS if item.get_closest_marker("both_loops") else {"uvloop": LOOPS["uvloop"]}
