@@ -1,0 +1,1 @@
+"""Decisions: what to do, given what is known and the time. No I/O, no clock, no waiting."""

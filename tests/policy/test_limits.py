@@ -1,0 +1,65 @@
+"""How much is let through."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forebay.policy.limits import RateLimit
+
+
+def test_a_burst_then_the_rate() -> None:
+    """Three at once, then one every half second, and the wait is said."""
+    limit = RateLimit(rate=2.0, burst=3)
+    assert [limit.take("a", 100.0) for _ in range(3)] == [0.0, 0.0, 0.0]
+    assert limit.take("a", 100.0) == pytest.approx(0.5)
+    assert limit.take("a", 100.25) == pytest.approx(0.25)
+    assert limit.take("a", 100.5) == 0.0
+    assert limit.take("a", 100.5) > 0
+
+
+def test_a_quiet_bucket_fills_up_and_no_further() -> None:
+    """After any pause the burst is there again, and not more."""
+    limit = RateLimit(rate=1.0, burst=2)
+    for now in (100.0, 1000.0):
+        assert [limit.take("a", now) > 0 for _ in range(3)] == [False, False, True]
+
+
+def test_keys_do_not_share() -> None:
+    """One client's use does not slow another."""
+    limit = RateLimit(rate=1.0, burst=1)
+    assert limit.take("a", 100.0) == 0.0
+    assert limit.take("b", 100.0) == 0.0
+    assert limit.take("a", 100.0) > 0
+
+
+def test_the_table_is_bounded() -> None:
+    """Ten thousand keys leave as many as are allowed, the latest ones."""
+    limit = RateLimit(rate=1.0, burst=1, max_keys=100)
+    for n in range(10_000):
+        limit.take(str(n), 100.0)
+    assert len(limit) == 100
+    assert limit.take("9999", 100.0) > 0
+    assert limit.take("0", 100.0) == 0.0
+
+
+@given(st.lists(st.floats(min_value=0.0, max_value=2.0), min_size=1, max_size=200), st.integers(1, 5))
+def test_never_more_than_burst_and_rate_allow(pauses: list[float], burst: int) -> None:
+    """In any sequence, any window lets through at most burst + rate * its length."""
+    limit = RateLimit(rate=3.0, burst=burst)
+    now, passed = 50.0, []
+    for pause in pauses:
+        now += pause
+        if limit.take("a", now) == 0.0:
+            passed.append(now)
+    for first in range(len(passed)):
+        for last in range(first, len(passed)):
+            assert last - first + 1 <= burst + 3.0 * (passed[last] - passed[first]) + 1e-6
+
+
+@pytest.mark.parametrize(("rate", "burst", "keys"), [(0.0, 1, 1), (1.0, 0, 1), (1.0, 1, 0)])
+def test_nonsense_is_refused(rate: float, burst: int, keys: int) -> None:
+    """Nothing to give, nowhere to keep it."""
+    with pytest.raises(ValueError, match="must all be positive"):
+        RateLimit(rate, burst, max_keys=keys)
