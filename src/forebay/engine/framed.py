@@ -1,0 +1,134 @@
+"""Connections whose bytes are messages of a framing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from forebay.engine.connection import Connection, ConnectionOwner
+from forebay.engine.handler import CloseReason, ConnectionHandler
+from forebay.engine.inbox import Inbox
+from forebay.errors import FramingError
+from forebay.wire.framing import Framing
+
+__all__ = ["LAST_WORDS", "FramedConnection", "make_connection"]
+
+log = structlog.get_logger("forebay.engine")
+
+LAST_WORDS = 1.0
+"""Seconds a peer that sent nonsense has to read what it was told before the close."""
+
+_CORKED_AT_MOST = 64  # messages: enough to save nearly all the system calls, few enough for writable to tell the truth
+
+
+class FramedConnection(Connection):
+    """A connection whose bytes are cut into messages."""
+
+    __slots__ = ("_corked", "_decoder", "_encode", "_feed")
+
+    def __init__(
+        self,
+        owner: ConnectionOwner,
+        handler: ConnectionHandler,
+        idle: float | None,
+        inbox: Inbox | None,
+        framing: Framing,
+    ):
+        super().__init__(owner, handler, idle, inbox)
+        self._decoder = framing.decoder()
+        self._feed = self._decoder.feed
+        self._encode = framing.encode
+        self._corked: list[bytes] | None = None
+
+    def write(self, message: Any) -> None:
+        """See :meth:`Connection.write`."""
+        if self.closing:
+            self.writes_dropped += 1
+            return
+        data = self._encode(message)
+        self.messages_out += 1
+        self.bytes_out += len(data)
+        if self._corked is None:
+            self._write(data)
+        else:
+            self._corked.append(data)
+            if len(self._corked) >= _CORKED_AT_MOST:
+                self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        self.bytes_in += len(data)
+        try:
+            messages = self._feed(data)
+            if self._idle and messages:
+                self.expires_at = self._wheel.now + self._idle
+            if len(messages) == 1:
+                self.messages_in += 1
+                self._on_message(self, messages[0])
+            elif messages:
+                self._deliver(messages)
+            if self._decoder.error is not None:
+                raise self._decoder.error
+        except FramingError as error:
+            self._broken(error)
+        except Exception as error:
+            self.failed(error)
+
+    def _deliver(self, messages: list[Any]) -> None:
+        """Hand several messages over; what is written meanwhile leaves as one write."""
+        self._corked = []
+        try:
+            for message in messages:
+                if self.closing:
+                    break
+                self.messages_in += 1
+                self._on_message(self, message)
+        finally:
+            self._flush()
+            self._corked = None
+
+    def close(self, reason: CloseReason = CloseReason.APP, *, linger: float = 0.0) -> None:
+        """See :meth:`Connection.close`."""
+        self._flush()
+        super().close(reason, linger=linger)
+
+    def _flush(self) -> None:
+        if self._corked:
+            data = b"".join(self._corked)
+            self._corked.clear()
+            self._write(data)
+
+    def eof_received(self) -> bool:
+        """Called by the event loop."""
+        if not self.closing:
+            try:
+                self._decoder.eof()
+            except FramingError as error:
+                self._eof = True
+                self._broken(error)
+                return True
+        return super().eof_received()
+
+    def _broken(self, error: FramingError) -> None:
+        """The peer does not speak our framing. A coroutine handler gets the error; else the connection is closed."""
+        log.debug("framing broken", peer=self.peer, reason=str(error))
+        if self._inbox is None:
+            self.close(CloseReason.FRAMING, linger=LAST_WORDS)
+        else:
+            self._inbox.end(error)
+            self.pause_reading()
+
+
+def make_connection(
+    owner: ConnectionOwner,
+    handler: ConnectionHandler,
+    *,
+    framing: Framing | None = None,
+    idle: float | None = None,
+    inbox: Inbox | None = None,
+) -> Connection:
+    """The protocol object for a new connection."""
+    if framing is None:
+        return Connection(owner, handler, idle, inbox)
+    return FramedConnection(owner, handler, idle, inbox, framing)

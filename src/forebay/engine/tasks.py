@@ -1,0 +1,108 @@
+"""Tasks that have an owner, and a gate to wait at."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+__all__ = ["Event", "Future", "Gate", "Queue", "QueueEmpty", "QueueFull", "Task", "Tasks", "gather", "start_task"]
+
+log = structlog.get_logger("forebay.engine")
+
+T = TypeVar("T")
+
+Task = asyncio.Task
+Future = asyncio.Future
+Event = asyncio.Event
+Queue = asyncio.Queue
+QueueEmpty = asyncio.QueueEmpty
+QueueFull = asyncio.QueueFull
+gather = asyncio.gather
+
+
+def start_task(coro: Coroutine[Any, Any, T], name: str | None = None) -> Task[T]:
+    """Run ``coro`` as a Task; from Python 3.12 on it runs to its first wait before this returns.
+
+    The caller keeps the Task and looks at its outcome. Whoever cannot, spawns it on a :class:`Tasks`.
+    """
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(coro, loop=asyncio.get_running_loop(), name=name, eager_start=True)
+    return asyncio.get_running_loop().create_task(coro, name=name)
+
+
+class Tasks:
+    """Owns background tasks: keeps them alive, logs those that fail, and ends them together."""
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self) -> None:
+        self._tasks: set[Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, coro: Coroutine[Any, Any, T], *, name: str) -> Task[T]:
+        """Run ``coro``. When it raises, that is logged with ``name``; nobody needs to await it."""
+        task = start_task(coro, name)
+        if task.done():  # it ran to its end eagerly
+            self._ended(task)
+        else:
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background task failed", task=task.get_name(), exc_info=error)
+
+    async def cancel(self) -> None:
+        """Cancel every task and return when all have ended. The calling task, if it is one of them, is left out."""
+        current = asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not current]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def join(self) -> None:
+        """Return when no task is left. The calling task, if it is one of them, is left out."""
+        current = asyncio.current_task()
+        while tasks := [task for task in self._tasks if task is not current]:
+            await asyncio.wait(tasks)
+
+
+class Gate:
+    """Something to wait at that opens and closes again, any number of times."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self, *, is_open: bool = False) -> None:
+        self._event = asyncio.Event()
+        if is_open:
+            self._event.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether :meth:`wait` would return at once."""
+        return self._event.is_set()
+
+    def open(self) -> None:
+        """Let everybody through, those who wait and those who come, until it is closed."""
+        self._event.set()
+
+    def close(self) -> None:
+        """Let nobody through until it is opened."""
+        self._event.clear()
+
+    async def wait(self) -> None:
+        """Return when the gate is open, at once when it is already.
+
+        A gate that is closed again before a waiter ran keeps it waiting.
+        """
+        while not self._event.is_set():
+            await self._event.wait()
