@@ -1,0 +1,247 @@
+"""The web framework: routes, handlers, middleware, and the way of a request through them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import structlog
+
+from forebay.chain import Handler, Middleware, compile_chain
+from forebay.engine.tasks import Task, gather
+from forebay.errors import HTTPError, ProtocolError
+from forebay.http.binding import Binding, compile_binding, place_of
+from forebay.http.call import Call
+from forebay.http.exchange import Exchange
+from forebay.http.messages import Request, Response
+from forebay.http.problems import is_expected, problem_of
+from forebay.http.results import Encoder, encoder_for
+from forebay.http.router import Router, parameters
+
+__all__ = ["App", "Route"]
+
+log = structlog.get_logger("forebay.http")
+
+F = TypeVar("F", bound=Callable[..., Any])
+HTTPMiddleware = Middleware[Request, Response]
+Lifespan = Callable[["App"], AbstractAsyncContextManager[None]]
+
+
+class Route:
+    """A pattern, its handler, and what was compiled of both. ``chain`` is None without middleware."""
+
+    __slots__ = ("binding", "chain", "encode", "handler", "is_async", "pattern", "place")
+
+    def __init__(self, pattern: str, handler: Callable[..., Any], binding: Binding, encode: Encoder) -> None:
+        self.pattern = pattern
+        self.handler = handler
+        self.is_async = inspect.iscoroutinefunction(handler)
+        self.binding = binding
+        self.encode = encode
+        self.chain: Handler[Request, Response] | None = None
+        self.place = place_of(handler)
+
+    def __repr__(self) -> str:
+        return f"<Route {self.pattern} {self.place}>"
+
+
+class App:
+    """An HTTP application.
+
+    :param name: for logs and metrics.
+    :param body_limit: bytes of a request's content that are accepted, 413 beyond it; None: any number. Default 16 MiB.
+    :param lifespan: ``lifespan(app)`` gives an async context manager, entered before the first request and left after
+        the last one.
+
+    Handlers are bound by their signature (:mod:`forebay.http.binding`). Plain functions run on the loop, so they must
+    not block; coroutine functions get a Task each, which is cancelled when the client leaves. What a handler returns
+    becomes the answer (:mod:`forebay.http.results`); what it raises becomes ``application/problem+json``.
+
+    Middleware sees every request, those no route takes as well, and every answer that was meant: an ``HTTPError`` has
+    become a response by then. Any other exception passes through it, and ends as a 500. The first one registered is the
+    outermost. ``state`` is free for the application's own use.
+
+    HEAD is answered by GET routes, OPTIONS by itself, with ``Allow``.
+    """
+
+    def __init__(
+        self, name: str = "app", *, body_limit: int | None = 16 * 1024 * 1024, lifespan: Lifespan | None = None
+    ) -> None:
+        self.name = name
+        self.body_limit = body_limit
+        self.state = SimpleNamespace()
+        self._lifespan = lifespan
+        self._stack: AsyncExitStack | None = None
+        self._router: Router[Route] = Router()
+        self._routes: list[Route] = []
+        self._middleware: list[HTTPMiddleware] = []
+        self._frozen = False
+        self._ending: set[Task[None]] = set()
+        missing, _ = compile_binding(self._missing, "", {})
+        self._no_route = Route("", self._missing, missing, encoder_for(Response))
+
+    def __repr__(self) -> str:
+        return f"<App {self.name} routes={len(self._routes)} middleware={len(self._middleware)}>"
+
+    # -- registration
+
+    def route(self, pattern: str, methods: Sequence[str] = ("GET",)) -> Callable[[F], F]:
+        """Register a handler for ``methods`` of the paths that ``pattern`` matches (:mod:`forebay.http.router`).
+
+        :raises ValueError: the pattern is not well-formed, or is taken already; names both places.
+        :raises TypeError: the handler's signature does not fit the pattern, or has something nothing provides.
+        """
+
+        def register(handler: F) -> F:
+            self._check_open()
+            binding, result = compile_binding(handler, pattern, parameters(pattern))
+            route = Route(pattern, handler, binding, encoder_for(result))
+            for method in methods:
+                taken = self._router.add(method.upper(), pattern, route)
+                if taken is not None:
+                    place = f"{taken.pattern} at {taken.place}"
+                    raise ValueError(f"{method.upper()} {pattern} at {route.place} is taken already, by {place}")
+            self._routes.append(route)
+            return handler
+
+        return register
+
+    def get(self, pattern: str) -> Callable[[F], F]:
+        """Register a handler for GET, and thereby for HEAD."""
+        return self.route(pattern, ("GET",))
+
+    def post(self, pattern: str) -> Callable[[F], F]:
+        """Register a handler for POST."""
+        return self.route(pattern, ("POST",))
+
+    def put(self, pattern: str) -> Callable[[F], F]:
+        """Register a handler for PUT."""
+        return self.route(pattern, ("PUT",))
+
+    def patch(self, pattern: str) -> Callable[[F], F]:
+        """Register a handler for PATCH."""
+        return self.route(pattern, ("PATCH",))
+
+    def delete(self, pattern: str) -> Callable[[F], F]:
+        """Register a handler for DELETE."""
+        return self.route(pattern, ("DELETE",))
+
+    def head(self, pattern: str) -> Callable[[F], F]:
+        """Register a handler for HEAD, instead of the one for GET."""
+        return self.route(pattern, ("HEAD",))
+
+    def options(self, pattern: str) -> Callable[[F], F]:
+        """Register a handler for OPTIONS, instead of the automatic answer."""
+        return self.route(pattern, ("OPTIONS",))
+
+    def middleware(self, layer: HTTPMiddleware) -> HTTPMiddleware:
+        """Register a middleware: ``async def layer(request, call_next)``."""
+        self._check_open()
+        self._middleware.append(layer)
+        return layer
+
+    def _check_open(self) -> None:
+        if self._frozen:
+            raise RuntimeError(f"{self!r} serves already: routes and middleware are registered before")
+
+    def _freeze(self) -> None:
+        self._frozen = True
+        if self._middleware:
+            for route in (*self._routes, self._no_route):
+                route.chain = compile_chain(self._middleware, self._endpoint(route))
+
+    # -- life
+
+    async def startup(self) -> None:
+        """Enter the lifespan. Called by the server before it listens."""
+        self._freeze()
+        if self._lifespan is not None:
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(self._lifespan(self))
+                self._stack = stack.pop_all()
+
+    async def shutdown(self) -> None:
+        """Wait for handlers that were cancelled, then leave the lifespan. Called by the server when it stops."""
+        if self._ending:
+            await gather(*self._ending, return_exceptions=True)
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            await stack.aclose()
+
+    # -- a request
+
+    def on_request(self, exchange: Exchange) -> None:
+        """Answer one request. Called by the server."""
+        if not self._frozen:
+            self._freeze()
+        try:
+            found = self._router.find(exchange.method, exchange.raw_path)
+        except ProtocolError as error:
+            exchange.respond(*problem_of(error))
+            return
+        route, path_params = found if found is not None else (self._no_route, None)
+        binding = route.binding
+        if route.is_async or route.chain is not None or (binding.wants_body and not exchange.body_complete):
+            Call(self, route, exchange, path_params).begin()
+            return
+        request = Request(exchange, path_params, route=route.pattern) if binding.wants_request else None
+        try:
+            body = exchange.take_body() if binding.wants_body else b""
+            answer = route.encode(route.handler(**binding.bind(exchange, path_params, body, request)))
+        except Exception as error:
+            answer = self.answer_of(error, exchange, route)
+        if isinstance(answer, Response):
+            if answer.stream is not None:
+                Call(self, route, exchange, path_params).begin(answer)
+                return
+            answer = self.encode_response(answer, exchange, route)
+        exchange.respond(*answer)
+
+    def answer_of(self, error: Exception, exchange: Exchange, route: Route) -> tuple[int, bytes, bytes]:
+        """The answer ``error`` leaves as; logged when an operator must know of it."""
+        if not is_expected(error):
+            log.error("handler failed", app=self.name, method=exchange.method, route=route.pattern, exc_info=error)
+        return problem_of(error)
+
+    def encode_response(self, response: Response, exchange: Exchange, route: Route) -> tuple[int, bytes, bytes]:
+        """A response as it is sent; one that cannot be sent, because of its headers, is a 500."""
+        try:
+            return response.status, response.headers.encode(), response.body
+        except ValueError as error:
+            return self.answer_of(error, exchange, route)
+
+    def cancelled(self, task: Task[None]) -> None:
+        """Keep a handler that was cancelled until it has ended."""
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def _missing(self, request: Request) -> Response:
+        """What no route takes: 404, 405, or the automatic OPTIONS."""
+        if request.raw_path == b"*":
+            return Response(status=204)
+        allowed = ", ".join(self._router.allowed(request.raw_path))
+        if not allowed:
+            raise HTTPError(404, "there is nothing at this path")
+        if request.method == "OPTIONS":
+            return Response(status=204, headers={"allow": allowed})
+        raise HTTPError(405, f"{request.method} is not one of {allowed}", headers=[("allow", allowed)])
+
+    def _endpoint(self, route: Route) -> Handler[Request, Response]:
+        """The handler as the middleware around it calls it: from request to response."""
+        binding = route.binding
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                body = await request.body() if binding.wants_body else b""
+                result = route.handler(**binding.bind(request.exchange, request.path_params, body, request))
+                answer = route.encode(await result if route.is_async else result)
+            except Exception as error:
+                if not is_expected(error):
+                    raise
+                answer = problem_of(error)
+            return answer if isinstance(answer, Response) else Response.encoded(*answer)
+
+        return endpoint

@@ -1,0 +1,247 @@
+"""From a handler's signature to its arguments, compiled once, when the handler is registered.
+
+Where a parameter comes from:
+
+==========================================================  ==========================================================
+parameter                                                   value
+==========================================================  ==========================================================
+named in the route's pattern                                that part of the path
+annotated ``Request``                                       the request itself
+annotated with a Struct, dataclass, TypedDict, ``dict``     the content, from JSON
+annotated ``bytes``                                         the content as it is
+anything else that text can become                          the query field of that name; ``list[...]`` takes them all
+==========================================================  ==========================================================
+
+Whatever does not fit is listed in one 422, every field with its place.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from forebay.errors import FieldError, ValidationError
+from forebay.http.encoding import check_json, decode_json, is_record, parse_query, unfit
+from forebay.http.exchange import Exchange
+from forebay.http.messages import Request
+
+__all__ = ["Binding", "compile_binding", "place_of"]
+
+_SCALARS = (str, int, float, bool, UUID, datetime, date, time, timedelta, Decimal)
+_NATURAL = {"int": int, "float": float, "uuid": UUID, "str": str, "path": str}  # what the router's converters give
+_MISSING = inspect.Parameter.empty
+
+_Errors = list[FieldError]
+_Fields = dict[str, list[str]]
+
+
+class Binding:
+    """How to call one handler.
+
+    ``wants_body``: its arguments need the whole content; ``wants_request``: one of them is the request.
+    """
+
+    __slots__ = ("_body", "_body_name", "_path", "_queries", "_request_name", "wants_body", "wants_request")
+
+    def __init__(self) -> None:
+        self._path: list[tuple[str, Any]] = []  # name, type to check; those that need no check are not here
+        self._queries: list[tuple[str, Callable[[list[str] | None, _Errors], Any]]] = []
+        self._body: Callable[[Exchange, bytes], Any] | None = None
+        self._body_name = ""
+        self._request_name = ""
+        self.wants_body = False
+        self.wants_request = False
+
+    def bind(
+        self, exchange: Exchange, path_params: dict[str, Any] | None, body: bytes, request: Request | None
+    ) -> dict[str, Any]:
+        """The handler's keyword arguments.
+
+        :raises HTTPError: 400 or 415: the content is not JSON, or does not say so.
+        :raises ValidationError: 422 with every field that does not fit.
+        """
+        arguments = dict(path_params) if path_params else {}
+        errors: _Errors = []
+        for name, kind in self._path:
+            try:
+                arguments[name] = msgspec.convert(arguments[name], kind, strict=False)
+            except msgspec.ValidationError as error:
+                errors.append(unfit("path", name, error))
+        if self._queries:
+            fields: _Fields = {}
+            if exchange.query:
+                for name, value in parse_query(exchange.query):
+                    fields.setdefault(name, []).append(value)
+            for name, read in self._queries:
+                arguments[name] = read(fields.get(name), errors)
+        if self._body is not None:
+            try:
+                arguments[self._body_name] = self._body(exchange, body)
+            except ValidationError as error:
+                errors.extend(error.errors)
+        if errors:
+            raise ValidationError(errors)
+        if self.wants_request:
+            arguments[self._request_name] = request
+        return arguments
+
+
+def compile_binding(handler: Callable[..., Any], pattern: str, converters: dict[str, str]) -> tuple[Binding, Any]:
+    """Read a handler's signature.
+
+    :param pattern: the route's, for messages.
+    :param converters: the path parameters of the pattern, with their converters.
+    :returns: the binding, and the return annotation (``inspect.Signature.empty`` without one).
+    :raises TypeError: a parameter that nothing provides, or a path parameter the handler does not take; names the
+        handler, its place and the parameter.
+    """
+    where = f"handler {_name(handler)} ({place_of(handler)}) of route {pattern!r}"
+    signature = inspect.signature(handler)
+    hints = _hints(handler, where)
+    binding = Binding()
+    for name, parameter in signature.parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise TypeError(f"{where}: parameter {name} must be a plain one, which can be given by its name")
+        _bind_one(binding, name, hints.get(name, _MISSING), parameter.default, converters, where)
+    missing = [name for name in converters if name not in signature.parameters]
+    if missing:
+        raise TypeError(f"{where} does not take the path parameter {missing[0]}")
+    return binding, hints.get("return", _MISSING)
+
+
+def place_of(handler: Callable[..., Any]) -> str:
+    """``file:line`` of a handler's definition."""
+    code = getattr(inspect.unwrap(handler), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else "unknown place"
+
+
+def _name(handler: Callable[..., Any]) -> str:
+    return getattr(handler, "__qualname__", type(handler).__name__)
+
+
+def _hints(handler: Callable[..., Any], where: str) -> dict[str, Any]:
+    """The annotations, resolved; names may also be those of the function that is registering the handler."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("forebay.http"):
+        frame = frame.f_back
+    names = {**frame.f_globals, **frame.f_locals, **getattr(inspect.unwrap(handler), "__globals__", {})}
+    try:
+        return typing.get_type_hints(handler, globalns=names, include_extras=True)
+    except NameError as error:
+        raise TypeError(f"{where}: its annotations name {error.name!r}, which is not defined there") from None
+
+
+def _bind_one(binding: Binding, name: str, kind: Any, default: Any, converters: dict[str, str], where: str) -> None:
+    if name in converters:
+        natural = _NATURAL[converters[name]]
+        if kind not in (_MISSING, Any, natural):
+            _check_type(kind, name, where)
+            binding._path.append((name, kind))
+    elif kind is Request:
+        binding.wants_request = True
+        binding._request_name = name
+    elif kind is _MISSING or _is_text(kind):
+        binding._queries.append((name, _query_reader(name, str if kind is _MISSING else kind, default)))
+    elif default is not _MISSING:
+        raise TypeError(f"{where}: parameter {name} is the request's content, which has no default")
+    elif binding.wants_body:
+        raise TypeError(f"{where}: parameters {binding._body_name} and {name} would both be the request's content")
+    else:
+        _check_type(kind, name, where)
+        binding.wants_body = True
+        binding._body_name = name
+        binding._body = _raw_body if kind is bytes else _json_body(kind)
+
+
+def _check_type(kind: Any, name: str, where: str) -> None:
+    try:
+        msgspec.json.Decoder(kind)
+    except TypeError as error:
+        raise TypeError(f"{where}: nothing in a request provides parameter {name}: {error}") from None
+    if kind is not bytes and not (is_record(kind) or _is_text(kind) or _holds_json(kind)):
+        raise TypeError(f"{where}: nothing in a request provides parameter {name} of type {kind}")
+
+
+def _holds_json(kind: Any) -> bool:
+    origin = typing.get_origin(kind) or kind
+    if origin is Annotated:
+        return _holds_json(typing.get_args(kind)[0])
+    if origin in (typing.Union, types.UnionType):
+        return all(_holds_json(member) or is_record(member) for member in typing.get_args(kind))
+    return origin in (dict, list, Any) or is_record(origin)
+
+
+def _is_text(kind: Any) -> bool:
+    """Can a value of ``kind`` be written in a query: a scalar, or a list of them?"""
+    origin = typing.get_origin(kind)
+    if origin is Annotated:
+        return _is_text(typing.get_args(kind)[0])
+    if origin in (typing.Union, types.UnionType):
+        return all(member is type(None) or _is_text(member) for member in typing.get_args(kind))
+    if origin in (list, set, tuple, frozenset):
+        return all(_is_scalar(member) for member in typing.get_args(kind) if member is not Ellipsis)
+    return _is_scalar(kind)
+
+
+def _is_scalar(kind: Any) -> bool:
+    if typing.get_origin(kind) is Annotated:
+        return _is_scalar(typing.get_args(kind)[0])
+    if typing.get_origin(kind) is Literal:
+        return True
+    return kind in _SCALARS or (isinstance(kind, type) and issubclass(kind, enum.Enum))
+
+
+def _bare(kind: Any) -> Any:
+    """Without ``| None``: a query field that is there is never None."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        members = [member for member in typing.get_args(kind) if member is not type(None)]
+        return members[0] if len(members) == 1 else typing.Union[tuple(members)]  # noqa: UP007  # built at run time
+    return kind
+
+
+def _query_reader(name: str, kind: Any, default: Any) -> Callable[[list[str] | None, _Errors], Any]:
+    kind = _bare(kind)
+    origin = typing.get_origin(kind)
+    inner = typing.get_args(kind)[0] if origin is Annotated else kind
+    many = typing.get_origin(inner) in (list, set, tuple, frozenset)
+    plain = kind is str
+
+    def read(values: list[str] | None, errors: _Errors) -> Any:
+        if values is None:
+            if default is not _MISSING:
+                return default
+            errors.append(FieldError("query", name, "is required"))
+            return None
+        if plain:
+            return values[0]
+        try:
+            return msgspec.convert(values if many else values[0], kind, strict=False)
+        except msgspec.ValidationError as error:
+            errors.append(unfit("query", name, error))
+            return None
+
+    return read
+
+
+def _raw_body(exchange: Exchange, body: bytes) -> bytes:
+    return body
+
+
+def _json_body(kind: Any) -> Callable[[Exchange, bytes], Any]:
+    decoder = msgspec.json.Decoder(kind)
+
+    def read(exchange: Exchange, body: bytes) -> Any:
+        check_json(exchange.header(b"content-type"))
+        return decode_json(body, decoder)
+
+    return read

@@ -1,0 +1,190 @@
+"""A handler at work: its Task, the content it reads, the answer it streams, the client that may leave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from forebay.engine.connection import CloseReason
+from forebay.engine.tasks import Gate, Task, start_task
+from forebay.errors import ConnectionClosed
+from forebay.http.exchange import Exchange, Receiver
+from forebay.http.messages import BodySource, Request, Response
+
+if TYPE_CHECKING:
+    from forebay.http.app import App, Route
+
+__all__ = ["Call"]
+
+log = structlog.get_logger("forebay.http")
+
+_HIGH = 65536  # bytes of content that wait for the handler; past it the client waits
+
+
+class Call(Receiver, BodySource):
+    """One request in the hands of a handler that may wait."""
+
+    __slots__ = (
+        "_app",
+        "_ended",
+        "_exchange",
+        "_gone",
+        "_path_params",
+        "_pieces",
+        "_readable",
+        "_route",
+        "_size",
+        "_task",
+        "_writable",
+    )
+
+    def __init__(self, app: App, route: Route, exchange: Exchange, path_params: dict[str, Any] | None) -> None:
+        self._app = app
+        self._route = route
+        self._exchange = exchange
+        self._path_params = path_params
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._ended = False
+        self._gone: CloseReason | None = None
+        self._readable: Gate | None = None  # made when somebody waits
+        self._writable: Gate | None = None
+        self._task: Task[None] | None = None
+
+    def begin(self, response: Response | None = None) -> None:
+        """Start the Task: run the handler, or only stream ``response``."""
+        exchange = self._exchange
+        if not exchange.has_body:
+            self._ended = True
+        self._task = task = start_task(self._run() if response is None else self._finish(response))
+        if not task.done() and not exchange.finished:
+            exchange.attach(self)
+
+    # -- the Task
+
+    async def _run(self) -> None:
+        app, route, exchange = self._app, self._route, self._exchange
+        binding = route.binding
+        try:
+            if route.chain is not None:
+                request = Request(exchange, self._path_params, route=route.pattern, source=self)
+                answer: Any = await route.chain(request)
+                if not isinstance(answer, Response):
+                    raise TypeError(f"middleware returned {type(answer).__name__}, not a Response")
+            else:
+                body = await self._whole() if binding.wants_body else b""
+                wanted = binding.wants_request
+                own = Request(exchange, self._path_params, route=route.pattern, source=self) if wanted else None
+                result = route.handler(**binding.bind(exchange, self._path_params, body, own))
+                answer = route.encode(await result if route.is_async else result)
+        except Exception as error:
+            if isinstance(error, ConnectionClosed) and self._gone is not None:
+                return  # it waited for a client that has left
+            answer = app.answer_of(error, exchange, route)
+        if exchange.finished:
+            return
+        if isinstance(answer, Response):
+            if answer.stream is not None:
+                await self._finish(answer)
+                return
+            answer = app.encode_response(answer, exchange, route)
+        exchange.respond(*answer)
+
+    async def _finish(self, response: Response) -> None:
+        """Stream a response, at the pace of the client."""
+        exchange = self._exchange
+        stream = response.stream
+        if stream is None:
+            raise RuntimeError("there is nothing to stream")
+        try:
+            length = response.headers.pop("content-length", None)
+            exchange.start(response.status, response.headers.encode(), None if length is None else int(length))
+            if exchange.method != "HEAD":
+                exchange.flush()  # the first piece may take its time
+                async for piece in stream:
+                    if not exchange.write(piece.encode() if isinstance(piece, str) else piece):
+                        await self._drained()
+            exchange.finish()
+        except Exception as error:
+            if isinstance(error, ConnectionClosed) and self._gone is not None:
+                return
+            answer = self._app.answer_of(error, exchange, self._route)
+            if exchange.started:
+                exchange.abort("its stream failed")
+            else:
+                exchange.respond(*answer)
+        finally:
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
+
+    # -- what the Task waits for
+
+    async def next_piece(self) -> bytes:
+        """See :class:`BodySource`."""
+        while not self._pieces:
+            if self._gone is not None:
+                raise self._client_left()
+            if self._ended:
+                return b""
+            if self._readable is None:
+                self._readable = Gate()
+                self._exchange.attach(self)  # with an eager start we may get here first; attaching twice is harmless
+            else:
+                self._readable.close()
+                await self._readable.wait()
+        pieces, self._pieces = self._pieces, []
+        if self._size >= _HIGH:
+            self._exchange.resume_body()
+        self._size = 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _whole(self) -> bytes:
+        pieces = []
+        while piece := await self.next_piece():
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _drained(self) -> None:
+        if self._gone is not None:
+            raise self._client_left()
+        if self._writable is None:
+            self._writable = Gate()
+        self._writable.close()
+        await self._writable.wait()
+        if self._gone is not None:
+            raise self._client_left()
+
+    def _client_left(self) -> ConnectionClosed:
+        return ConnectionClosed(f"the client is gone ({self._gone})")
+
+    # -- from the exchange
+
+    def on_body(self, data: bytes) -> None:
+        self._pieces.append(data)
+        before = self._size
+        self._size += len(data)
+        if before < _HIGH <= self._size:
+            self._exchange.pause_body()
+        if self._readable is not None:
+            self._readable.open()
+
+    def on_body_end(self) -> None:
+        self._ended = True
+        if self._readable is not None:
+            self._readable.open()
+
+    def on_writable(self) -> None:
+        if self._writable is not None:
+            self._writable.open()
+
+    def on_disconnect(self, reason: CloseReason) -> None:
+        self._gone = reason
+        for gate in (self._readable, self._writable):
+            if gate is not None:
+                gate.open()
+        task = self._task
+        if task is not None and not task.done():
+            task.cancel()
+            self._app.cancelled(task)
