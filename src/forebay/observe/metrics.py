@@ -22,7 +22,7 @@ DURATION_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
-    """One number. ``suffix`` is appended to the family's name: ``_total``, ``_bucket``, ``_sum``, ``_count`` or none."""
+    """One number. ``suffix`` is appended to the family name: ``_total``, ``_bucket``, ``_sum``, ``_count`` or none."""
 
     suffix: str
     labels: Labels
