@@ -1,0 +1,169 @@
+"""What the types of a configuration cannot say: which names must exist, and which values must differ or agree."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+
+from forebay.config.document import Key
+from forebay.config.schema import Route, SystemConfig, Upstream
+from forebay.config.shape import nearest
+from forebay.engine import Address, parse_address
+
+__all__ = ["Report", "check_settings", "check_system", "is_loopback"]
+
+Report = Callable[[Key, str, str], None]  # key, message, remedy
+
+_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]+\]")
+
+
+def check_system(config: SystemConfig, report: Report) -> None:
+    """Report everything that is wrong with ``config``, whose types are right."""
+    listening = [*_admin(config, report), *_addresses(config, report)]
+    _overlaps(listening, report)
+    if config.gateway is None:
+        for key, there in (("upstreams", config.upstreams), ("routes", config.routes)):
+            if there:
+                report((key,), "need a gateway", 'add [gateway] with bind = ["http://127.0.0.1:8080"]')
+        if not config.services and not config.upstreams and not config.routes:
+            report((), "nothing to run", "add [gateway] with [[routes]], or [services.NAME]")
+    elif not config.routes:
+        report(("gateway",), "there are no routes", "add [[routes]] with name, match and upstream")
+    for index, network in enumerate(config.gateway.trusted_proxies if config.gateway else []):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            report(("gateway", "trusted_proxies", index), str(error), 'an address or a network, as in "10.0.0.0/8"')
+    own = {str(address) for key, address in listening if key[0] == "gateway"}
+    for name, upstream in config.upstreams.items():
+        _upstream(("upstreams", name), upstream, own, report)
+    _routes(config, report)
+
+
+def check_settings(config: SystemConfig, report: Report) -> None:
+    """Report what is wrong with the settings alone."""
+    list(_admin(config, report))
+
+
+def is_loopback(host: str) -> bool:
+    """Can only this machine reach ``host``?"""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _admin(config: SystemConfig, report: Report) -> Iterator[tuple[Key, Address]]:
+    if config.system.admin == "off":
+        return
+    key = ("system", "admin")
+    try:
+        address = parse_address(f"tcp://{config.system.admin}")
+    except ValueError:
+        report(key, f'cannot be "{config.system.admin}"', 'HOST:PORT, as in "127.0.0.1:9900", or "off"')
+        return
+    if not is_loopback(address.host) and not config.system.admin_token:
+        remedy = "set system.admin_token, or an address on 127.0.0.1"
+        report(key, f"{config.system.admin} is not on loopback, which needs a token", remedy)
+    yield key, address
+
+
+def _addresses(config: SystemConfig, report: Report) -> Iterator[tuple[Key, Address]]:
+    """Where services and the gateway listen."""
+
+    def parse(key: Key, url: str, *schemes: str) -> Iterator[tuple[Key, Address]]:
+        try:
+            yield key, parse_address(url, schemes=schemes)
+        except ValueError as error:
+            _bad_address(key, error, report)
+
+    for name, service in config.services.items():
+        for index, url in enumerate(service.bind):
+            yield from parse(("services", name, "bind", index), url, "http", "tcp")
+    for index, url in enumerate(config.gateway.bind if config.gateway else []):
+        yield from parse(("gateway", "bind", index), url, "http")
+
+
+def _bad_address(key: Key, error: ValueError, report: Report) -> None:
+    message, _, remedy = str(error).partition("; ")
+    report(key, message, remedy or "as in http://127.0.0.1:8000")
+
+
+def _overlaps(listening: list[tuple[Key, Address]], report: Report) -> None:
+    taken: dict[int, list[tuple[str, str]]] = {}
+    for key, address in listening:
+        if address.port == 0:
+            continue
+        place = ".".join(str(part) for part in key if isinstance(part, str))
+        for host, other in taken.get(address.port, []):
+            if host == address.host or _any(host) or _any(address.host):
+                report(key, f"{address.host}:{address.port} is taken by {other}", "choose another port")
+                break
+        taken.setdefault(address.port, []).append((address.host, place))
+
+
+def _any(host: str) -> bool:
+    return host in ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
+
+
+def _upstream(key: Key, upstream: Upstream, own: set[str], report: Report) -> None:
+    seen: set[str] = set()
+    for index, target in enumerate(upstream.targets):
+        at: Key = (*key, "targets", index, "url")
+        try:
+            url = str(parse_address(target.url, schemes=("http",)))
+        except ValueError as error:
+            _bad_address(at, error, report)
+            continue
+        if url in seen:
+            report(at, f"{url} is listed twice", "give it a weight instead")
+        elif url in own:
+            report(at, f"{url} is this gateway itself", "name the server behind it")
+        elif url.endswith(":0"):
+            report(at, f"{url} cannot be connected to", "name a port")
+        seen.add(url)
+    if all(target.backup for target in upstream.targets):
+        report((*key, "targets"), "all targets are backups", "one must not be: remove its backup = true")
+    if upstream.health and upstream.health.timeout > upstream.health.interval:
+        report((*key, "health", "timeout"), "is longer than the interval", "make it at most the interval")
+
+
+def _routes(config: SystemConfig, report: Report) -> None:
+    names: dict[str, int] = {}
+    matches: dict[tuple[str, str, str], str] = {}
+    for index, route in enumerate(config.routes):
+        key: Key = ("routes", index)
+        if route.name in names:
+            remedy = f"routes[{names[route.name]}] has it: choose another name"
+            report((*key, "name"), f'"{route.name}" is taken', remedy)
+        names.setdefault(route.name, index)
+        if route.upstream not in config.upstreams:
+            remedy = nearest(route.upstream, config.upstreams)
+            report((*key, "upstream"), f'there is no upstream "{route.upstream}"', remedy)
+        _match(key, route, report)
+        for method in route.match.methods or [""]:
+            first = matches.setdefault(((route.match.host or "").lower(), route.match.path, method), route.name)
+            if first != route.name:
+                what = f"{method} {route.match.path}".strip()
+                report((*key, "match"), f'"{first}" already matches {what}', "change the path, the host or the methods")
+                break
+        for position, one in enumerate(route.filters):
+            if one.rate_limit is None:
+                report(
+                    (*key, "filters", position), "is empty", 'as in { rate_limit = { rate = "100/s", burst = 200 } }'
+                )
+
+
+def _match(key: Key, route: Route, report: Report) -> None:
+    path = route.match.path
+    if "*" in path.removesuffix("/*") or re.search(r"[?#\s]|//|/\.\.?(?:/|$)", path):
+        report((*key, "match", "path"), f'cannot be "{path}"', 'an exact path, or one that ends in "/*"')
+    if route.match.host is not None and not _HOST.fullmatch(route.match.host):
+        report(
+            (*key, "match", "host"), f'cannot be "{route.match.host}"', 'as in "shop.example.com" or "*.example.com"'
+        )
+    prefix = (route.strip_prefix or "").rstrip("/")
+    if prefix and not path.startswith(f"{prefix}/") and path != prefix:
+        at: Key = (*key, "strip_prefix")
+        report(at, f'"{route.strip_prefix}" is not how match.path begins, which is "{path}"', "make them agree")
