@@ -1,0 +1,5 @@
+"""The ``forebay`` program."""
+
+from forebay.cli.program import main
+
+__all__ = ["main"]

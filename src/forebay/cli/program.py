@@ -1,0 +1,214 @@
+"""The commands. Each one reads its arguments, and hands on to :mod:`forebay.config` and :mod:`forebay.runtime`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version as installed_version
+from typing import NoReturn
+
+import click
+import msgspec
+
+from forebay.admin.process import package_version
+from forebay.cli.summary import print_summary
+from forebay.config import SystemConfig, load_settings, load_system
+from forebay.engine import parse_address
+from forebay.errors import ConfigError, ForebayError, StartError
+from forebay.runtime.logs import LogSettings, configure_logging
+from forebay.runtime.plan import FileSource, app_plan
+from forebay.runtime.system import run_plan
+
+__all__ = ["main"]
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_START = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the program and exit: 0 clean, 2 usage or invalid configuration, 3 could not start, 1 anything else."""
+    try:
+        code = program.main(arguments, prog_name="forebay", standalone_mode=False)
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "forebay"
+        _complain(f"{command}: {_line(error.format_message()).rstrip('.')} (see {command} --help)")
+        code = EXIT_USAGE
+    except ConfigError as error:
+        _complain(*str(error).splitlines())
+        code = EXIT_USAGE
+    except StartError as error:
+        _complain(f"forebay: {_line(str(error))}")
+        code = EXIT_START
+    except ForebayError as error:
+        _complain(f"forebay: {_line(str(error))}")
+        code = EXIT_ERROR
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_ERROR
+    sys.exit(code or 0)
+
+
+def _complain(*lines: str) -> None:
+    for line in lines:
+        click.echo(line, err=True)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, no_args_is_help=False)
+def program() -> None:
+    """Serve, route and watch network services.
+
+    \b
+    Example:
+      forebay up forebay.toml
+    """
+
+
+def _bind(_: click.Context, __: click.Parameter, urls: tuple[str, ...]) -> tuple[str, ...]:
+    for url in urls:
+        try:
+            parse_address(url, schemes=("http", "tcp"))
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return urls
+
+
+def _target(_: click.Context, __: click.Parameter, target: str) -> str:
+    module, _colon, name = target.partition(":")
+    if not module or not name:
+        raise click.BadParameter(f"'{target}' is not MODULE:NAME, as in shop.users:app")
+    return target
+
+
+_admin = click.option("--admin", metavar="HOST:PORT|off", help="Probes, metrics and status page. [127.0.0.1:9900]")
+_drain = click.option("--drain-timeout", metavar="DURATION", help="For what is in flight when it ends. [30s]")
+_level = click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[info]")
+_format = click.option(
+    "--log-format",
+    type=click.Choice(["auto", "console", "logfmt", "json"]),
+    help="auto: console on a terminal, else logfmt.",
+)
+_no_watch = click.option("--no-watch", is_flag=True, help="Reload on SIGHUP only, not when FILE changes.")
+
+
+def _flags(**given: str | None) -> dict[str, str]:
+    """Flags that were given, by the key of the configuration they stand for."""
+    return {f"system.{name}": value for name, value in given.items() if value is not None}
+
+
+@program.command("run")
+@click.argument("target", metavar="MODULE:NAME", callback=_target)
+@click.option("--bind", metavar="URL", multiple=True, callback=_bind, help="Where to listen; may be repeated.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Worker processes.")
+@_admin
+@_drain
+@_level
+@_format
+def run_command(
+    target: str,
+    bind: tuple[str, ...],
+    workers: int,
+    admin: str | None,
+    drain_timeout: str | None,
+    log_level: str | None,
+    log_format: str | None,
+) -> int:
+    """Run an App or a Service.
+
+    An App listens on http://127.0.0.1:8000 when no --bind says otherwise; a Service brings its own address. SIGHUP
+    starts new workers with new code and drains the old ones; SIGTERM and SIGINT drain.
+
+    \b
+    Example:
+      forebay run shop.users:app --bind http://127.0.0.1:7001 --workers 2
+    """
+    flags = _flags(admin=admin, drain_timeout=drain_timeout, log_level=log_level, log_format=log_format)
+    settings = load_settings(os.environ, flags)
+    if "FOREBAY_SYSTEM_NAME" not in os.environ:
+        settings = msgspec.structs.replace(settings, name=target.partition(":")[0].rpartition(".")[2])
+    configure_logging(LogSettings(settings.log_level, settings.log_format))
+    asked_for_admin = admin is not None or "FOREBAY_SYSTEM_ADMIN" in os.environ
+    return run_plan(app_plan(target, bind, workers, settings, admin_optional=not asked_for_admin))
+
+
+@program.command("gateway")
+@click.argument("file", metavar="FILE")
+@_admin
+@_drain
+@_level
+@_format
+@_no_watch
+def gateway_command(file: str, no_watch: bool, **settings: str | None) -> int:
+    """Run the gateway that FILE describes.
+
+    A change of FILE, and SIGHUP, reload it: the new file is applied whole or refused whole, and no request is lost.
+
+    \b
+    Example:
+      forebay gateway gateway.toml
+    """
+    return _run_file(file, _flags(**settings), watching=not no_watch, gateway_only=True)
+
+
+@program.command("up")
+@click.argument("file", metavar="[FILE]", default="forebay.toml")
+@_admin
+@_drain
+@_level
+@_format
+@_no_watch
+def up_command(file: str, no_watch: bool, **settings: str | None) -> int:
+    """Run the whole system that FILE describes: its services, the gateway, and admin. FILE is forebay.toml by default.
+
+    A change of FILE reloads what differs; SIGHUP also starts all services anew, with new code. No request is lost.
+
+    \b
+    Example:
+      forebay up forebay.toml
+    """
+    return _run_file(file, _flags(**settings), watching=not no_watch, gateway_only=False)
+
+
+def _run_file(file: str, flags: dict[str, str], *, watching: bool, gateway_only: bool) -> int:
+    def load() -> SystemConfig:
+        return load_system(file, environ=os.environ, flags=flags, gateway_only=gateway_only)
+
+    source = FileSource(file, load)
+    plan = source.first()
+    configure_logging(LogSettings(plan.system.log_level, plan.system.log_format))
+    return run_plan(plan, source=source, watching=watching, on_started=lambda: print_summary(plan))
+
+
+@program.command("check")
+@click.argument("file", metavar="FILE")
+def check_command(file: str) -> int:
+    """Say what is wrong with a configuration, and where; exit with 2 when anything is.
+
+    \b
+    Example:
+      forebay check forebay.toml
+    """
+    config = load_system(file, environ=os.environ)
+    parts = [("service", len(config.services)), ("upstream", len(config.upstreams)), ("route", len(config.routes))]
+    counted = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in parts if count)
+    click.echo(f"{file}: good ({counted})")
+    return 0
+
+
+@program.command("version")
+def version_command() -> int:
+    """Say which version this is.
+
+    \b
+    Example:
+      forebay version
+    """
+    parts = [f"Python {platform.python_version()}"]
+    parts += [f"{name} {installed_version(name)}" for name in ("uvloop", "httptools", "msgspec")]
+    click.echo(f"forebay {package_version()} ({', '.join(parts)})")
+    return 0

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from tests.support import free_port
+
+APP = """
+from forebay import App, ConnectionHandler, TCPServer
+app = App()
+@app.get("/")
+def hello() -> str:
+    return "hello"
+class Echo(ConnectionHandler):
+    def on_message(self, conn, data):
+        conn.write(data)
+server = TCPServer(Echo, bind="tcp://127.0.0.1:0")
+async def asgi(scope, receive, send): ...
+"""
+
+GATEWAY = """
+[gateway]
+bind = ["http://127.0.0.1:{port}"]
+[upstreams.a]
+targets = [{{ url = "http://127.0.0.1:1" }}]
+[[routes]]
+name = "a"
+upstream = "a"
+"""
+
+COMMANDS = ["run", "gateway", "up", "check", "version"]
+
+
+def forebay(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "forebay", *arguments],
+        cwd=folder,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with an application in it."""
+    (tmp_path / "things.py").write_text(APP)
+    (tmp_path / "gateway.toml").write_text(GATEWAY.format(port=free_port()))
+    return tmp_path
+
+
+def failed(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """The one line on standard error of a command that failed with ``code``."""
+    assert done.returncode == code, done.stderr
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(tmp_path: Path, command: str) -> None:
+    """And the example is of that command."""
+    done = forebay(tmp_path, command, "--help")
+    assert done.returncode == 0
+    assert re.search(rf"Example:\n +forebay {command}", done.stdout)
+
+
+def test_the_commands_are_listed(tmp_path: Path) -> None:
+    """With an example of the main one."""
+    done = forebay(tmp_path, "--help")
+    assert done.returncode == 0
+    assert all(re.search(rf"^  {command}  +\S", done.stdout, re.MULTILINE) for command in COMMANDS)
+    assert "Example:" in done.stdout
+
+
+def test_the_version(tmp_path: Path) -> None:
+    """With what matters of the environment."""
+    done = forebay(tmp_path, "version")
+    assert done.returncode == 0
+    assert re.fullmatch(r"forebay \S+ \(Python 3\.\d+.*uvloop.*\)\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Missing command"),
+        (["bogus"], "No such command 'bogus'"),
+        (["run"], "Missing argument 'MODULE:NAME'"),
+        (["run", "things"], "'things' is not MODULE:NAME"),
+        (["run", "things:app", "--bogus"], "No such option"),
+        (["run", "things:app", "--workers", "0"], "--workers"),
+        (["run", "things:app", "--bind", "127.0.0.1:8000"], "has no scheme"),
+        (["run", "things:app", "--bind", "ftp://127.0.0.1:21"], "expected http or tcp"),
+        (["run", "things:app", "--admin", "everywhere"], "--admin: cannot be"),
+        (["run", "things:app", "--admin", "0.0.0.0:9900"], "needs a token"),
+        (["run", "things:app", "--drain-timeout", "5"], 'as in "5s"'),
+        (["up"], "forebay.toml: no such file"),
+        (["gateway"], "Missing argument 'FILE'"),
+        (["check"], "Missing argument 'FILE'"),
+        (["check", "nosuch.toml"], "nosuch.toml: no such file"),
+        (["check", "things.py"], "unknown kind of file"),
+    ],
+)
+def test_usage_errors_exit_with_2(folder: Path, arguments: list[str], said: str) -> None:
+    """In one line that says what is wrong."""
+    assert said in failed(forebay(folder, *arguments), 2)
+
+
+def test_a_variable_that_is_wrong_exits_with_2(folder: Path) -> None:
+    """And is named."""
+    done = forebay(folder, "run", "things:app", FOREBAY_SYSTEM_LOG_LEVEL="loud")
+    assert "FOREBAY_SYSTEM_LOG_LEVEL" in failed(done, 2)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("nosuch:app", "cannot import 'nosuch': No module named 'nosuch'"),
+        ("things:nosuch", "module things has no attribute 'nosuch'; it has: app, server"),
+        ("things:asgi", "ASGI applications are not hosted yet"),
+        ("things:Echo", "is a class"),
+    ],
+)
+def test_what_cannot_be_started_exits_with_3(folder: Path, target: str, said: str) -> None:
+    """In one readable line."""
+    assert said in failed(forebay(folder, "run", target, "--admin", f"127.0.0.1:{free_port()}"), 3)
+
+
+def test_a_taken_address_exits_with_3(folder: Path) -> None:
+    """And is named."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        line = failed(forebay(folder, "run", "things:app", "--bind", url, "--admin", "off"), 3)
+        assert f"cannot listen on tcp://{url.removeprefix('http://')}" in line
+        assert "in use" in line
+        admin = url.removeprefix("http://")
+        line = failed(forebay(folder, "gateway", "gateway.toml", "--admin", admin), 3)
+        assert admin in line
+
+
+def test_check_says_what_is_good(folder: Path) -> None:
+    """And exits with 0."""
+    done = forebay(folder, "check", "gateway.toml")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "gateway.toml: good (1 upstream, 1 route)\n", "")
+
+
+def test_check_lists_all_that_is_wrong(folder: Path) -> None:
+    """Each with its line, key and remedy; and exits with 2."""
+    path = folder / "gateway.toml"
+    path.write_text(path.read_text().replace("targets", "target").replace('name = "a"', "name = 1"))
+    done = forebay(folder, "check", "gateway.toml")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        'gateway.toml: line 5: upstreams.a.target: unknown key (did you mean "targets"?)',
+        "gateway.toml: line 7: routes[0].name: must be text, is 1 (put it in quotes)",
+    ]
+
+
+def test_a_gateway_file_with_services_is_refused(folder: Path) -> None:
+    """With the command that takes it."""
+    path = folder / "gateway.toml"
+    path.write_text('[services.x]\napp = "things:app"\nbind = ["http://127.0.0.1:7001"]\n' + path.read_text())
+    assert "forebay up" in failed(forebay(folder, "gateway", "gateway.toml"), 2)
+
+
+class Running:
+    """The program while it runs."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "forebay", *arguments, "--log-format", "logfmt"]
+        self.process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.lines: list[str] = []
+
+    def until(self, words: str) -> str:
+        """Read its log up to a line with ``words``; the test's timeout is the deadline."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if words in line:
+                return line
+        raise AssertionError(f"{words!r} was not logged:\n{''.join(self.lines)}")
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        _, rest = self.process.communicate(timeout=20)
+        self.lines.append(rest)
+        return self.process.returncode
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        for pipe in (self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
+        self.process.wait(20)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_serves_an_app_until_a_signal(folder: Path, number: int) -> None:
+    """And exits with 0."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with Running(folder, "run", "things:app", "--bind", url, "--workers", "2", "--admin", "off") as program:
+        program.until("event=ready")
+        connection = HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"hello"
+        connection.close()
+        assert program.end(number) == 0
+    log = "".join(program.lines)
+    assert "process=things#0" in log
+    assert "process=things#1" in log
+
+
+def test_run_gives_a_service_another_address(folder: Path) -> None:
+    """Over the one in the code."""
+    port = free_port()
+    with Running(folder, "run", "things:server", "--bind", f"tcp://127.0.0.1:{port}", "--admin", "off") as program:
+        program.until("event=ready")
+        with socket.create_connection(("127.0.0.1", port), 5) as client:
+            client.sendall(b"hi")
+            assert client.recv(2) == b"hi"
+        assert program.end() == 0
+
+
+def test_run_goes_on_without_an_admin_nobody_asked_for(folder: Path) -> None:
+    """When the default address is taken it warns; a second one on a machine must run."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("127.0.0.1", 9900))
+            taken.listen()
+        except OSError:
+            pass  # taken by somebody else is taken
+        with Running(folder, "run", "things:app", "--bind", f"http://127.0.0.1:{free_port()}") as program:
+            assert "9900" in program.until("going on without admin")
+            program.until("event=ready")
+            assert program.end() == 0
+        line = failed(forebay(folder, "run", "things:app", "--admin", "127.0.0.1:9900"), 3)
+        assert "9900" in line
+
+
+def test_up_prints_what_listens_where_and_what_to_try(folder: Path) -> None:
+    """On standard output, once everything is ready."""
+    path = folder / "forebay.toml"
+    tcp, admin = free_port(), free_port()
+    services = f'[services.echo]\napp = "things:server"\nbind = ["tcp://127.0.0.1:{tcp}"]\n'
+    path.write_text(services + (folder / "gateway.toml").read_text())
+    gateway = re.findall(r"bind = \[\"(http://.*)\"\]", path.read_text())[0]
+    with Running(folder, "up", "--admin", f"127.0.0.1:{admin}") as program:
+        assert program.process.stdout is not None
+        text = ""
+        while "Ctrl-C" not in text:
+            text += program.process.stdout.readline()
+        assert program.end() == 0
+    for shown in (f"tcp://127.0.0.1:{tcp}", gateway, f"http://127.0.0.1:{admin}/"):
+        assert shown in text
+    tried = text.partition("Try:\n")[2].splitlines()[:3]
+    assert [line.strip() for line in tried] == [
+        f"curl -s {gateway}/",
+        f"nc 127.0.0.1 {tcp}",
+        f"curl -s http://127.0.0.1:{admin}/readyz",
+    ]

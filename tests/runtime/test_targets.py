@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forebay.engine import TCPServer
+from forebay.errors import StartError
+from forebay.http import HTTPServer
+from forebay.runtime.targets import import_target, to_service
+
+MODULE = """
+from forebay import App, TCPServer, ConnectionHandler
+app = App()
+class Nest:
+    inner = App()
+nest = Nest()
+server = TCPServer(ConnectionHandler, bind="tcp://127.0.0.1:9")
+named = TCPServer(ConnectionHandler, bind="tcp://127.0.0.1:9", name="mine")
+number = 7
+def make_app():
+    return App()
+async def asgi(scope, receive, send): ...
+class Asgi:
+    async def __call__(self, scope, receive, send): ...
+asgi_object = Asgi()
+class Fixed:
+    name = "fixed"
+    async def start(self): ...
+    async def drain(self): ...
+    async def stop(self): ...
+fixed = Fixed()
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current directory, with modules of a user's in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    (tmp_path / "things_of_ours.py").write_text(MODULE)
+    (tmp_path / "broken_syntax.py").write_text("x = (\n")
+    (tmp_path / "broken_inside.py").write_text("\n\nx = 1 / 0\n")
+    (tmp_path / "broken_import.py").write_text("\nimport nosuch_at_all\n")
+    (tmp_path / "nothing_here.py").write_text("x = 1\n")
+    yield tmp_path
+    for name in ("things_of_ours", "broken_syntax", "broken_inside", "broken_import", "nothing_here"):
+        sys.modules.pop(name, None)
+
+
+def refusal(target: str, bind: list[str] | None = None) -> str:
+    """Why ``target`` cannot be run: one line."""
+    with pytest.raises(StartError) as caught:
+        to_service(target, import_target(target), bind, name="x")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["things_of_ours:app", "things_of_ours:nest.inner"])
+def test_an_app_gets_a_server(target: str) -> None:
+    """On the default address, or on those given."""
+    service = to_service(target, import_target(target), None, name="users@7001")
+    assert isinstance(service, HTTPServer)
+    assert service.name == "users@7001"
+
+
+def test_a_service_is_taken_as_it_is() -> None:
+    """With its own address and name."""
+    service = to_service("x", import_target("things_of_ours:server"), None, name="chat")
+    assert isinstance(service, TCPServer)
+    assert [str(address) for address in service.bind] == ["tcp://127.0.0.1:9"]
+    assert service.name == "tcp://127.0.0.1:9"
+
+
+def test_a_service_is_given_another_address() -> None:
+    """Then it is not called after the old one any more; a name that was chosen stays."""
+    service = to_service("x", import_target("things_of_ours:server"), ["tcp://127.0.0.1:7"], name="chat@7")
+    assert isinstance(service, TCPServer)
+    assert ([str(address) for address in service.bind], service.name) == (["tcp://127.0.0.1:7"], "chat@7")
+    named = to_service("x", import_target("things_of_ours:named"), ["tcp://127.0.0.1:7"], name="chat@7")
+    assert named.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("nosuch:app", "cannot import 'nosuch': No module named 'nosuch'"),
+        ("nosuch.deeper:app", "cannot import 'nosuch.deeper': No module named 'nosuch'"),
+        ("things_of_ours:app2", "has no attribute 'app2'; it has: app, fixed, named, server"),
+        ("nothing_here:app", "has no attribute 'app'; it has no App and no Service"),
+        ("things_of_ours:nest.outer", "has no attribute 'nest.outer'"),
+        ("broken_syntax:app", "line 1"),
+        ("broken_inside:app", "ZeroDivisionError: division by zero"),
+        ("broken_inside:app", "broken_inside.py, line 3"),
+        ("broken_import:app", "broken_import.py, line 2"),
+        ("things_of_ours:make_app", "app = make_app()"),
+        ("things_of_ours:asgi", "ASGI applications are not hosted yet"),
+        ("things_of_ours:asgi_object", "ASGI applications are not hosted yet"),
+        ("things_of_ours:Fixed", "is a class"),
+        ("things_of_ours:App", "is a class, not an App"),
+        ("things_of_ours:number", "is of type int"),
+        ("things_of_ours", "write MODULE:NAME"),
+        (":app", "write MODULE:NAME"),
+    ],
+)
+def test_what_cannot_be_run_says_why(target: str, said: str) -> None:
+    """In one line, with what would be right where that is known."""
+    assert said in refusal(target)
+
+
+def test_a_service_without_an_address_cannot_be_given_one() -> None:
+    """It would be ignored."""
+    assert "no attribute 'bind'" in refusal("things_of_ours:fixed", ["tcp://127.0.0.1:7"])
+
+
+def test_a_tcp_server_is_given_tcp_addresses_only() -> None:
+    """An http address would be a misunderstanding."""
+    assert "http" in refusal("things_of_ours:server", ["http://127.0.0.1:7"])
