@@ -1,0 +1,51 @@
+# Every target works from a fresh clone. `make setup PYTHON=python3.13` chooses the interpreter of .venv.
+PYTHON ?=
+export PYTHON
+
+# Tools that tools/need fetched without root live in .tools; nginx is in sbin, which is not on every user's path.
+export PATH := $(CURDIR)/.tools/usr/bin:$(CURDIR)/.tools/usr/sbin:$(PATH):/usr/sbin
+
+BIN := .venv/bin
+RUN_READY := .venv/.ready-run
+DEV_READY := .venv/.ready-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint bench soak clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(DEV_READY) ## create .venv with the package, its extras and the tools of the tests
+
+run: $(RUN_READY) ## start the shop: two users services and a chat behind the gateway (Ctrl-C drains and stops it)
+	@$(BIN)/forebay up examples/shop/forebay.toml
+
+test: lint ## lint, types, layers, tests and the examples of the documentation
+	@tools/need promtool prometheus
+	$(BIN)/python -m pytest -o console_output_style=count --durations=5
+
+lint: $(DEV_READY) ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(DEV_READY) ## measure against nginx, uvicorn and others; ARGS="--only tcp --rounds 1 --seconds 2" narrows it
+	@tools/need nginx nginx
+	@tools/need wrk wrk
+	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(DEV_READY) ## the property tests and fuzzers, many times longer
+	FOREBAY_SOAK=1 $(BIN)/python -m pytest -m hypothesis --timeout=3600 -o console_output_style=count --durations=5
+
+clean: ## remove what the other targets made, except the shop's data in var/
+	rm -rf .venv .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist src/*.egg-info benchmarks/results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The package is installed editable, so only a change of its metadata needs another set-up.
+$(RUN_READY): pyproject.toml tools/setup
+	@tools/setup
+	@touch $@
+
+$(DEV_READY): pyproject.toml tools/setup
+	@tools/setup dev,bench
+	@touch $(RUN_READY) $@

@@ -1,0 +1,1 @@
+"""Forebay measured beside its peers: ``python -m benchmarks``, or ``make bench``."""

@@ -1,0 +1,129 @@
+"""The command: measures the scenarios chosen, prints the tables, and writes them to ``benchmarks/results/``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmarks.load import Measure, measure
+from benchmarks.peers import SCENARIOS, Peer, Place, Scenario, build_go, find_go, find_nginx, nginx_return
+from benchmarks.processes import BenchError, Cores, choose_cores, free_port, started
+from benchmarks.report import Report, markdown, summarise, tables
+
+RESULTS = Path(__file__).parent / "results"
+WARM_UP = 1  # seconds
+
+
+def measure_peer(scenario: Scenario, peer: Peer, cores: Cores, seconds: int, go: Path | None) -> Measure:
+    """Start the peer (and its backend), warm it up, measure it, end it."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forebay-bench-")))
+        backend_port = 0
+        if scenario.has_backend:
+            backend_port = free_port()
+            (folder / "backend").mkdir()
+            command = nginx_return(Place(backend_port, folder / "backend"))
+            stack.enter_context(started(command, core=cores.load, port=backend_port, log=folder / "backend.log"))
+        port = free_port()
+        command = peer.command(Place(port, folder, backend_port, go))
+        pid = stack.enter_context(started(command, core=cores.server, port=port, log=folder / "server.log"))
+        measure(scenario.load(port, WARM_UP), core=cores.load, server=pid)
+        return measure(scenario.load(port, seconds), core=cores.load, server=pid)
+
+
+def run(
+    scenarios: Sequence[Scenario], rounds: int, seconds: int, go: Path | None, advance: Callable[[str], None]
+) -> Report:
+    """Measure: in each round of a scenario every peer once, so that what disturbs the machine disturbs all of them."""
+    cores = choose_cores()
+    machine = describe_machine()
+    results = []
+    for scenario in scenarios:
+        peers = [peer for peer in scenario.peers if go or not peer.needs_go]
+        measures: dict[str, list[Measure]] = {peer.name: [] for peer in peers}
+        for number in range(rounds):
+            for peer in peers if number % 2 == 0 else reversed(peers):
+                advance(f"{scenario.name}: {peer.name}")
+                measures[peer.name].append(measure_peer(scenario, peer, cores, seconds, go))
+        results.append(summarise(scenario, measures))
+    return Report(datetime.now(UTC).isoformat(timespec="seconds"), machine, rounds, seconds, results)
+
+
+def describe_machine() -> dict[str, str]:
+    """What the numbers depend on."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    packages = {name: version(name) for name in ("forebay", "uvloop", "httptools", "msgspec", "uvicorn", "starlette")}
+    return {
+        "CPU": cpu[1].strip() if cpu else platform.machine(),
+        "cores": str(os.cpu_count()),
+        "Linux": platform.release(),
+        "Python": platform.python_version(),
+        **packages,
+        "nginx": _program_version(find_nginx(), "-v"),
+        "Go": _program_version(find_go(), "version"),
+        "load before": f"{os.getloadavg()[0]:.2f}",
+    }
+
+
+def _program_version(program: str | None, argument: str) -> str:
+    if program is None:
+        return "none"
+    done = subprocess.run([program, argument], capture_output=True, text=True, check=False)
+    found = re.search(r"\d+\.[\d.]+", done.stdout + done.stderr)
+    return found[0] if found else "unknown"
+
+
+@click.command()
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Measurements of each server.")
+@click.option("--seconds", default=5, show_default=True, type=click.IntRange(1), help="Length of each.")
+@click.option("--only", multiple=True, type=click.Choice([s.name for s in SCENARIOS]), help="Leave out the others.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the Markdown here as well.")
+def main(rounds: int, seconds: int, only: tuple[str, ...], save: Path | None) -> None:
+    """Measure Forebay and its peers: CPU time for each request, throughput and latency.
+
+    Example: python -m benchmarks --rounds 1 --seconds 2 --only tcp
+    """
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    scenarios = [scenario for scenario in SCENARIOS if not only or scenario.name in only]
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    try:
+        with tempfile.TemporaryDirectory(prefix="forebay-bench-") as folder, Progress(*columns, console=console) as bar:
+            go = build_go(Path(folder))
+            if go is None:
+                console.print("no Go toolchain: its peers are left out")
+            peers = [peer for scenario in scenarios for peer in scenario.peers if go or not peer.needs_go]
+            task = bar.add_task("", total=len(peers) * rounds, completed=-1)
+
+            def advance(description: str) -> None:
+                bar.update(task, advance=1, description=description)
+
+            report = run(scenarios, rounds, seconds, go, advance)
+            bar.update(task, advance=1, description="done")
+    except BenchError as error:
+        sys.exit(f"benchmarks: {error}")
+    for table in tables(report):
+        console.print(table)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "latest.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    (RESULTS / "latest.md").write_text(markdown(report))
+    if save is not None:
+        save.write_text(markdown(report))
+    console.print(f"written to {RESULTS.relative_to(Path.cwd()) if RESULTS.is_relative_to(Path.cwd()) else RESULTS}")
+
+
+if __name__ == "__main__":
+    main()

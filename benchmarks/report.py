@@ -1,0 +1,128 @@
+"""Medians over the rounds, the ratios they are judged by, and how they are shown: on the terminal, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+import msgspec
+from rich.box import SIMPLE
+from rich.table import Table
+
+from benchmarks.load import Measure
+from benchmarks.peers import FOREBAY, Scenario
+
+__all__ = ["PeerResult", "Report", "ScenarioResult", "markdown", "summarise", "tables"]
+
+
+class PeerResult(msgspec.Struct, frozen=True):
+    """One server: the median of each number over the rounds, and the rounds."""
+
+    name: str
+    median: Measure
+    rounds: list[Measure]
+
+
+class ScenarioResult(msgspec.Struct, frozen=True):
+    """One scenario. ``ratio`` is Forebay's CPU time for each request over that of ``target_peer``."""
+
+    name: str
+    title: str
+    peers: list[PeerResult]
+    target_peer: str
+    target_ratio: float
+    ratio: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is met."""
+        return self.ratio <= self.target_ratio
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One run of the benchmarks."""
+
+    made_at: str  # ISO 8601, UTC
+    machine: dict[str, str]
+    rounds: int
+    seconds: int  # of each measurement
+    scenarios: list[ScenarioResult]
+
+
+def summarise(scenario: Scenario, measures: Mapping[str, Sequence[Measure]]) -> ScenarioResult:
+    """The result of a scenario from the rounds of each peer that was measured."""
+    peers = [PeerResult(name, _median(rounds), list(rounds)) for name, rounds in measures.items()]
+    cpu = {peer.name: peer.median.cpu_us for peer in peers}
+    target = scenario.target
+    ratio = cpu[FOREBAY] / cpu[target.peer]
+    return ScenarioResult(scenario.name, scenario.title, peers, target.peer, target.ratio, ratio)
+
+
+def _median(rounds: Sequence[Measure]) -> Measure:
+    return Measure(
+        cpu_us=median(r.cpu_us for r in rounds),
+        per_second=median(r.per_second for r in rounds),
+        p50_us=median(r.p50_us for r in rounds),
+        p99_us=median(r.p99_us for r in rounds),
+        errors=sum(r.errors for r in rounds),
+    )
+
+
+COLUMNS = ("CPU us/request", "to Forebay", "requests/s", "p50 ms", "p99 ms", "errors")
+
+
+def _rows(result: ScenarioResult) -> list[tuple[str, ...]]:
+    forebay = next(peer.median.cpu_us for peer in result.peers if peer.name == FOREBAY)
+    rows: list[tuple[str, ...]] = []
+    for peer in sorted(result.peers, key=lambda peer: peer.median.cpu_us):
+        m = peer.median
+        numbers = f"{m.cpu_us:.1f}", f"{m.cpu_us / forebay:.2f}", f"{m.per_second:,.0f}"
+        rows.append((peer.name, *numbers, f"{m.p50_us / 1e3:.2f}", f"{m.p99_us / 1e3:.2f}", str(m.errors)))
+    return rows
+
+
+def _verdict(result: ScenarioResult) -> tuple[str, ...]:
+    target = f"at most {result.target_ratio:.2f} x {result.target_peer}"
+    return result.title, target, f"{result.ratio:.2f}", "met" if result.met else "missed"
+
+
+def tables(report: Report) -> list[Table]:
+    """For the terminal: one table for each scenario, then the targets."""
+    made = []
+    for result in report.scenarios:
+        table = Table(title=result.title, title_justify="left", box=SIMPLE)
+        table.add_column("", no_wrap=True)
+        for column in COLUMNS:
+            table.add_column(column, justify="right", no_wrap=True)
+        for row in _rows(result):
+            table.add_row(*row, style="bold" if row[0] == FOREBAY else None)
+        made.append(table)
+    targets = Table("", "target", "measured", "", title="CPU time for each request", title_justify="left", box=SIMPLE)
+    for result in report.scenarios:
+        targets.add_row(*_verdict(result), style="green" if result.met else "red")
+    return [*made, targets]
+
+
+def markdown(report: Report) -> str:
+    """The same as a page of the documentation."""
+    machine = "; ".join(f"{name} {value}" for name, value in report.machine.items())
+    parts = [
+        "# Measured",
+        "",
+        f"`make bench`, {report.made_at[:10]}: {machine}.",
+        "",
+        f"Medians of {report.rounds} rounds of {report.seconds} s, after 1 s of warm-up; the servers take turns. The",
+        "server has one core, the load (and the backend of the proxies) another. CPU time is user and system time of",
+        "the server's whole process tree, Forebay's supervisor included, over the requests answered. HTTP requests",
+        "carry 8 headers over 64 connections; TCP echo has one message in flight on each of 64 connections.",
+    ]
+    for result in report.scenarios:
+        parts += ["", f"## {result.title}", "", *_markdown_table(("", *COLUMNS), _rows(result), left=1)]
+    verdicts = [_verdict(result) for result in report.scenarios]
+    parts += ["", "## Targets", "", *_markdown_table(("", "target", "measured", ""), verdicts, left=2), ""]
+    return "\n".join(parts)
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    rule = ["---" if i < left else "---:" for i in range(len(head))]
+    return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]

@@ -1,0 +1,111 @@
+"""What README and docs show is true: every Python snippet runs, and every TOML snippet is a valid configuration.
+
+A Python snippet is a fenced block that stands on its own (its imports are in it), as a reader would paste it; it is run
+as a module that is not ``__main__``, and may ``await`` at its top level. A block that is not meant to be run is fenced
+as something else (``text``, ``console``).
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from forebay.config import load_system
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
+
+FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```\s*?$", re.MULTILINE | re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """One fenced block. ``line`` is the 1-based line of its first line of text."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def snippets_of(page: str, markdown: str) -> Iterator[Snippet]:
+    """Every fenced block of a page."""
+    for match in FENCE.finditer(markdown):
+        indent = match["indent"]
+        text = "".join(line.removeprefix(indent) for line in match["text"].splitlines(keepends=True))
+        yield Snippet(page, markdown[: match.start("text")].count("\n") + 1, match["language"], text)
+
+
+SNIPPETS = [s for page in PAGES if page.exists() for s in snippets_of(str(page.relative_to(ROOT)), page.read_text())]
+PYTHON = [snippet for snippet in SNIPPETS if snippet.language == "python"]
+TOML = [snippet for snippet in SNIPPETS if snippet.language == "toml"]
+
+
+async def run(snippet: Snippet, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Run a snippet as a module; its tracebacks show the line in the page."""
+    module = types.ModuleType("snippet")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # where annotations of its classes are looked up
+    source = "\n" * (snippet.line - 1) + snippet.text
+    code = compile(source, str(ROOT / snippet.page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    running = eval(code, module.__dict__)
+    if inspect.iscoroutine(running):
+        await running
+    return module
+
+
+@pytest.mark.parametrize("snippet", PYTHON, ids=str)
+async def test_python_snippet_runs(snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snippet runs to its end, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    await run(snippet, monkeypatch)
+
+
+@pytest.mark.parametrize("snippet", TOML, ids=str)
+def test_toml_snippet_is_valid(snippet: Snippet, tmp_path: Path) -> None:
+    """The snippet is a configuration that ``forebay check`` accepts."""
+    file = tmp_path / "forebay.toml"
+    file.write_text(snippet.text)
+    load_system(file)
+
+
+def test_readme_shows_python_and_toml() -> None:
+    """README has snippets of both kinds: the tests above did not run over nothing."""
+    assert [snippet for snippet in PYTHON if snippet.page == "README.md"]
+    assert [snippet for snippet in TOML if snippet.page == "README.md"]
+
+
+def test_snippets_are_found_with_their_lines() -> None:
+    """Blocks are found with language, line and text, also in a list; the text keeps its own indentation."""
+    page = "# T\n\n```python\na = 1\n```\n\n- item\n\n  ```toml\n  [system]\n    name = 'x'\n  ```\n\n```\nplain\n```\n"
+    assert list(snippets_of("p.md", page)) == [
+        Snippet("p.md", 4, "python", "a = 1\n"),
+        Snippet("p.md", 10, "toml", "[system]\n  name = 'x'\n"),
+        Snippet("p.md", 15, "", "plain\n"),
+    ]
+
+
+async def test_a_failing_snippet_fails_at_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in a snippet, before or after an await, is raised and points into the page."""
+    for text in ("1 / 0\n", "import asyncio\nawait asyncio.sleep(0)\n1 / 0\n"):
+        with pytest.raises(ZeroDivisionError) as raised:
+            await run(Snippet("README.md", 40, "python", text), monkeypatch)
+        assert raised.traceback[-1].lineno == 40 + text.count("\n") - 2  # pytest counts lines from 0
+
+
+async def test_a_snippet_is_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snippet's names are its module's, and it is not the main program."""
+    module = await run(Snippet("p.md", 1, "python", "name = __name__\n"), monkeypatch)
+    assert module.name == "snippet"
