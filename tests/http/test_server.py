@@ -294,6 +294,29 @@ async def test_a_content_nobody_reads_is_not_kept_in_memory() -> None:
         assert len((await client.response(timeout=20))[2]) == 50_000_000
 
 
+class Lazy(Receiver):
+    """Pauses at every piece, and resumes only when somebody says so."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+
+    def on_body(self, data: bytes) -> None:
+        self.exchange.pause_body()
+
+    def on_body_end(self) -> None:
+        self.exchange.respond(200, TEXT, b"all")
+        self.exchange.resume_body()
+
+
+async def test_a_pause_at_the_end_of_a_content_does_not_hold_up_the_next_request() -> None:
+    """Whoever paused for a content need not resume once it is complete: the connection goes on."""
+    async with serving() as (_, site, port), raw_client(port) as client:
+        site.on_request = lambda exchange: exchange.attach(Lazy(exchange))  # type: ignore[method-assign]
+        for _ in range(3):
+            await client.send(POST + b"Content-Length: 3\r\n\r\nabc")
+            assert (await client.response())[2] == b"all"
+
+
 async def test_a_slow_reader_slows_the_answer_down() -> None:
     """``write`` says when to wait, ``on_writable`` when to go on."""
     async with serving() as (server, site, port), raw_client(port) as client:

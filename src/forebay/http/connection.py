@@ -178,6 +178,9 @@ class HTTPConnection(ConnectionHandler):
 
     def on_end(self) -> None:
         exchange, self._receiving = self._receiving, None
+        if self._paused:  # for the sake of the content, which is complete; its taker need not resume
+            self._paused = False
+            self.conn.resume_reading()
         if exchange is not None:
             exchange.body_ended()
 
