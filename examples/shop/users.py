@@ -19,7 +19,6 @@ from msgspec import Meta, Struct
 from forebay import App
 from forebay.errors import HTTPError
 
-Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]  # what SQLite can hold
 Name = Annotated[str, Meta(min_length=1, max_length=80)]
 Email = Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$", max_length=254)]
 
@@ -142,7 +141,7 @@ def list_users(
 
 
 @app.get("/users/{user_id:int}")
-def get_user(user_id: Id) -> User:
+def get_user(user_id: int) -> User:
     """One user."""
     return users.get(user_id)
 
@@ -154,12 +153,12 @@ def create_user(new: NewUser) -> tuple[User, int]:
 
 
 @app.put("/users/{user_id:int}")
-def replace_user(user_id: Id, new: NewUser) -> User:
+def replace_user(user_id: int, new: NewUser) -> User:
     """Change a user."""
     return users.replace(user_id, new)
 
 
 @app.delete("/users/{user_id:int}")
-def delete_user(user_id: Id) -> None:
+def delete_user(user_id: int) -> None:
     """Remove a user."""
     users.delete(user_id)

@@ -6,6 +6,8 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import NoReturn
 
@@ -209,6 +211,8 @@ def version_command() -> int:
       forebay version
     """
     parts = [f"Python {platform.python_version()}"]
-    parts += [f"{name} {installed_version(name)}" for name in ("uvloop", "httptools", "msgspec")]
+    for name in ("uvloop", "httptools", "msgspec"):
+        with suppress(PackageNotFoundError):  # uvloop is not everywhere
+            parts.append(f"{name} {installed_version(name)}")
     click.echo(f"forebay {package_version()} ({', '.join(parts)})")
     return 0

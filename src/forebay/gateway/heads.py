@@ -10,9 +10,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from forebay.wire.http1 import HeaderPairs
+from forebay.wire.http1 import HeaderPairs, decode_path
 
-__all__ = ["RequestHeads", "encode_response_headers"]
+__all__ = ["RequestHeads", "encode_response_headers", "strip_prefix"]
 
 _DROP = frozenset(
     {
@@ -196,3 +196,25 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def strip_prefix(target: bytes, path_length: int, prefix: str) -> bytes:
+    """``target`` without ``prefix`` (decoded, whole segments, no slash at its end), as raw as it came.
+
+    A path that spells the prefix with escapes loses it too; one that does not have it stays as it is.
+
+    :param path_length: where in ``target`` the path ends.
+    """
+    raw = prefix.encode()
+    cut = len(raw)
+    if not (target.startswith(raw) and (cut == path_length or target[cut : cut + 1] == b"/")):
+        cut = -1
+        for _ in range(prefix.count("/") + 1):
+            cut = target.find(b"/", cut + 1, path_length)
+            if cut < 0:
+                cut = path_length
+                break
+        if decode_path(target[:cut]) != prefix:
+            return target
+    rest = target[cut:]
+    return rest if cut < path_length else b"/" + rest

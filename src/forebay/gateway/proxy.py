@@ -38,6 +38,7 @@ from forebay.errors import (
     UpstreamTimeout,
 )
 from forebay.gateway.connection import Head, UpstreamConnection
+from forebay.gateway.heads import strip_prefix
 from forebay.gateway.plan import Plan, Route
 from forebay.gateway.upstream import Target, reason_of
 from forebay.http import Exchange, Receiver
@@ -446,25 +447,3 @@ class Forward(Receiver):
             status=status,
             tries=self._attempt,
         )
-
-
-def strip_prefix(target: bytes, path_length: int, prefix: str) -> bytes:
-    """``target`` without ``prefix`` (decoded, whole segments, no slash at its end), as raw as it came.
-
-    A path that spells the prefix with escapes loses it too; one that does not have it stays as it is.
-
-    :param path_length: where in ``target`` the path ends.
-    """
-    raw = prefix.encode()
-    cut = len(raw)
-    if not (target.startswith(raw) and (cut == path_length or target[cut : cut + 1] == b"/")):
-        cut = -1
-        for _ in range(prefix.count("/") + 1):
-            cut = target.find(b"/", cut + 1, path_length)
-            if cut < 0:
-                cut = path_length
-                break
-        if decode_path(target[:cut]) != prefix:
-            return target
-    rest = target[cut:]
-    return rest if cut < path_length else b"/" + rest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ import structlog
 from forebay.chain import Handler, Middleware, compile_chain
 from forebay.engine.tasks import Task, gather
 from forebay.errors import HTTPError, ProtocolError
-from forebay.http.binding import Binding, compile_binding, place_of
+from forebay.http.binding import Binding, compile_binding, is_coroutine_function, place_of
 from forebay.http.call import Call
 from forebay.http.exchange import Exchange
 from forebay.http.messages import Request, Response
@@ -38,7 +37,7 @@ class Route:
     def __init__(self, pattern: str, handler: Callable[..., Any], binding: Binding, encode: Encoder) -> None:
         self.pattern = pattern
         self.handler = handler
-        self.is_async = inspect.iscoroutinefunction(handler)
+        self.is_async = is_coroutine_function(handler)
         self.binding = binding
         self.encode = encode
         self.chain: Handler[Request, Response] | None = None

@@ -12,13 +12,18 @@ annotated ``bytes``                                         the content as it is
 anything else that text can become                          the query field of that name; ``list[...]`` takes them all
 ==========================================================  ==========================================================
 
+A query field or content that is not there gives the default, or None where the annotation allows it. Of a query field
+that is there twice, the first counts. Numbers are finite, and integers have at most 64 bits.
+
 Whatever does not fit is listed in one 422, every field with its place.
 """
 
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
+import math
 import sys
 import types
 import typing
@@ -35,14 +40,51 @@ from forebay.http.encoding import check_json, decode_json, is_record, parse_quer
 from forebay.http.exchange import Exchange
 from forebay.http.messages import Request
 
-__all__ = ["Binding", "compile_binding", "place_of"]
+__all__ = ["Binding", "compile_binding", "is_coroutine_function", "place_of"]
 
 _SCALARS = (str, int, float, bool, UUID, datetime, date, time, timedelta, Decimal)
 _NATURAL = {"int": int, "float": float, "uuid": UUID, "str": str, "path": str}  # what the router's converters give
 _MISSING = inspect.Parameter.empty
 
 _Errors = list[FieldError]
-_Fields = dict[str, list[str]]
+
+
+class _Query:
+    """One query field of a signature."""
+
+    __slots__ = ("convert", "default", "many", "name")
+
+    def __init__(self, name: str, kind: Any, default: Any) -> None:
+        self.name = name
+        self.default = None if default is _MISSING and _allows_none(kind) else default
+        kind = _bare(kind)
+        inner = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+        self.many = (typing.get_origin(inner) or inner) in (list, set, tuple, frozenset)
+        self.convert: Callable[[Any], Any] | None = None if kind is str else _converter(kind)
+
+    def read(self, value: Any, errors: _Errors) -> Any:
+        """The argument for what was sent: a text, or all texts where it takes many; None when nothing was."""
+        if value is None:
+            if self.default is _MISSING:
+                errors.append(FieldError("query", self.name, "is required"))
+            return self.default
+        try:
+            return value if self.convert is None else self.convert(value)
+        except msgspec.ValidationError as error:
+            errors.append(unfit("query", self.name, error))
+            return None
+
+
+def _converter(kind: Any) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        made = msgspec.convert(value, kind, strict=False)
+        if type(made) is int and not -(1 << 63) <= made < 1 << 63:
+            raise msgspec.ValidationError("Integer value out of range")
+        if type(made) is float and not math.isfinite(made):
+            raise msgspec.ValidationError("Expected a finite number")
+        return made
+
+    return convert
 
 
 class Binding:
@@ -55,7 +97,7 @@ class Binding:
 
     def __init__(self) -> None:
         self._path: list[tuple[str, Any]] = []  # name, type to check; those that need no check are not here
-        self._queries: list[tuple[str, Callable[[list[str] | None, _Errors], Any]]] = []
+        self._queries: list[_Query] = []
         self._body: Callable[[Exchange, bytes], Any] | None = None
         self._body_name = ""
         self._request_name = ""
@@ -78,12 +120,20 @@ class Binding:
             except msgspec.ValidationError as error:
                 errors.append(unfit("path", name, error))
         if self._queries:
-            fields: _Fields = {}
-            if exchange.query:
-                for name, value in parse_query(exchange.query):
-                    fields.setdefault(name, []).append(value)
-            for name, read in self._queries:
-                arguments[name] = read(fields.get(name), errors)
+            pairs = parse_query(exchange.query)
+            fields = dict(pairs)
+            if len(fields) != len(pairs):
+                fields = dict(reversed(pairs))  # the first of a name counts
+            for query in self._queries:
+                name = query.name
+                value: Any = fields.get(name)
+                if value is not None:
+                    if query.convert is None:
+                        arguments[name] = value
+                        continue
+                    if query.many:
+                        value = [text for other, text in pairs if other == name]
+                arguments[name] = query.read(value, errors)
         if self._body is not None:
             try:
                 arguments[self._body_name] = self._body(exchange, body)
@@ -121,8 +171,23 @@ def compile_binding(handler: Callable[..., Any], pattern: str, converters: dict[
 
 def place_of(handler: Callable[..., Any]) -> str:
     """``file:line`` of a handler's definition."""
-    code = getattr(inspect.unwrap(handler), "__code__", None)
+    code = getattr(_function(handler), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else "unknown place"
+
+
+def is_coroutine_function(handler: Callable[..., Any]) -> bool:
+    """Does calling ``handler`` give a coroutine? It may be a partial, or an object with ``async def __call__``."""
+    return inspect.iscoroutinefunction(_function(handler))
+
+
+def _function(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """The function inside partials, decorators that kept it (``functools.wraps``) and callable objects."""
+    found: Any = handler
+    while isinstance(found, functools.partial):
+        found = found.func
+    if not hasattr(found, "__code__") and not inspect.ismethod(found):
+        found = type(found).__call__
+    return typing.cast("Callable[..., Any]", found)
 
 
 def _name(handler: Callable[..., Any]) -> str:
@@ -134,9 +199,10 @@ def _hints(handler: Callable[..., Any], where: str) -> dict[str, Any]:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("forebay.http"):
         frame = frame.f_back
-    names = {**frame.f_globals, **frame.f_locals, **getattr(inspect.unwrap(handler), "__globals__", {})}
+    function = _function(handler)
+    names = {**frame.f_globals, **frame.f_locals, **getattr(function, "__globals__", {})}
     try:
-        return typing.get_type_hints(handler, globalns=names, include_extras=True)
+        return typing.get_type_hints(function, globalns=names, include_extras=True)
     except NameError as error:
         raise TypeError(f"{where}: its annotations name {error.name!r}, which is not defined there") from None
 
@@ -146,21 +212,26 @@ def _bind_one(binding: Binding, name: str, kind: Any, default: Any, converters: 
         natural = _NATURAL[converters[name]]
         if kind not in (_MISSING, Any, natural):
             _check_type(kind, name, where)
+            if natural is not str and _bare(kind) in _SCALARS and not (natural is int and _bare(kind) is float):
+                gives = f"{{{name}:{converters[name]}}} gives {natural.__name__}"
+                raise TypeError(f"{where}: {gives}, but parameter {name} is annotated {_bare(kind).__name__}")
             binding._path.append((name, kind))
     elif kind is Request:
         binding.wants_request = True
         binding._request_name = name
     elif kind is _MISSING or _is_text(kind):
-        binding._queries.append((name, _query_reader(name, str if kind is _MISSING else kind, default)))
-    elif default is not _MISSING:
-        raise TypeError(f"{where}: parameter {name} is the request's content, which has no default")
+        binding._queries.append(_Query(name, str if kind is _MISSING else kind, default))
+    elif default is not _MISSING and default is not None:
+        raise TypeError(f"{where}: parameter {name} is the request's content, whose only default is None")
     elif binding.wants_body:
         raise TypeError(f"{where}: parameters {binding._body_name} and {name} would both be the request's content")
     else:
+        optional = default is None or _allows_none(kind)
+        kind = _bare(kind)
         _check_type(kind, name, where)
         binding.wants_body = True
         binding._body_name = name
-        binding._body = _raw_body if kind is bytes else _json_body(kind)
+        binding._body = _raw_body if kind is bytes else _json_body(kind, optional)
 
 
 def _check_type(kind: Any, name: str, where: str) -> None:
@@ -209,38 +280,20 @@ def _bare(kind: Any) -> Any:
     return kind
 
 
-def _query_reader(name: str, kind: Any, default: Any) -> Callable[[list[str] | None, _Errors], Any]:
-    kind = _bare(kind)
-    origin = typing.get_origin(kind)
-    inner = typing.get_args(kind)[0] if origin is Annotated else kind
-    many = typing.get_origin(inner) in (list, set, tuple, frozenset)
-    plain = kind is str
-
-    def read(values: list[str] | None, errors: _Errors) -> Any:
-        if values is None:
-            if default is not _MISSING:
-                return default
-            errors.append(FieldError("query", name, "is required"))
-            return None
-        if plain:
-            return values[0]
-        try:
-            return msgspec.convert(values if many else values[0], kind, strict=False)
-        except msgspec.ValidationError as error:
-            errors.append(unfit("query", name, error))
-            return None
-
-    return read
+def _allows_none(kind: Any) -> bool:
+    return typing.get_origin(kind) in (typing.Union, types.UnionType) and type(None) in typing.get_args(kind)
 
 
 def _raw_body(exchange: Exchange, body: bytes) -> bytes:
     return body
 
 
-def _json_body(kind: Any) -> Callable[[Exchange, bytes], Any]:
+def _json_body(kind: Any, optional: bool) -> Callable[[Exchange, bytes], Any]:
     decoder = msgspec.json.Decoder(kind)
 
     def read(exchange: Exchange, body: bytes) -> Any:
+        if optional and not body:
+            return None
         check_json(exchange.header(b"content-type"))
         return decode_json(body, decoder)
 

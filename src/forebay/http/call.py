@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from forebay.engine.connection import CloseReason
+from forebay.engine.loop import Cancelled
 from forebay.engine.tasks import Gate, Task, start_task
-from forebay.errors import ConnectionClosed
+from forebay.errors import ConnectionClosed, HTTPError
 from forebay.http.exchange import Exchange, Receiver
 from forebay.http.messages import BodySource, Request, Response
 
@@ -36,6 +37,7 @@ class Call(Receiver, BodySource):
         "_route",
         "_size",
         "_task",
+        "_waits_for_content",
         "_writable",
     )
 
@@ -51,6 +53,7 @@ class Call(Receiver, BodySource):
         self._readable: Gate | None = None  # made when somebody waits
         self._writable: Gate | None = None
         self._task: Task[None] | None = None
+        self._waits_for_content = False
 
     def begin(self, response: Response | None = None) -> None:
         """Start the Task: run the handler, or only stream ``response``."""
@@ -78,6 +81,11 @@ class Call(Receiver, BodySource):
                 own = Request(exchange, self._path_params, route=route.pattern, source=self) if wanted else None
                 result = route.handler(**binding.bind(exchange, self._path_params, body, own))
                 answer = route.encode(await result if route.is_async else result)
+        except Cancelled:
+            if not exchange.finished:  # cancelled by something else than the client's leaving, which awaits an answer
+                log.warning("handler was cancelled", app=app.name, method=exchange.method, route=route.pattern)
+                exchange.respond(*app.answer_of(HTTPError(503), exchange, route))
+            raise
         except Exception as error:
             if isinstance(error, ConnectionClosed) and self._gone is not None:
                 return  # it waited for a client that has left
@@ -133,7 +141,11 @@ class Call(Receiver, BodySource):
                 self._exchange.attach(self)  # with an eager start we may get here first; attaching twice is harmless
             else:
                 self._readable.close()
-                await self._readable.wait()
+                self._waits_for_content = True
+                try:
+                    await self._readable.wait()
+                finally:
+                    self._waits_for_content = False
         pieces, self._pieces = self._pieces, []
         if self._size >= _HIGH:
             self._exchange.resume_body()
@@ -163,10 +175,9 @@ class Call(Receiver, BodySource):
 
     def on_body(self, data: bytes) -> None:
         self._pieces.append(data)
-        before = self._size
         self._size += len(data)
-        if before < _HIGH <= self._size:
-            self._exchange.pause_body()
+        if self._size >= _HIGH:
+            self._exchange.pause_body()  # each time: attaching resumes after the pieces that waited
         if self._readable is not None:
             self._readable.open()
 
@@ -186,5 +197,6 @@ class Call(Receiver, BodySource):
                 gate.open()
         task = self._task
         if task is not None and not task.done():
-            task.cancel()
+            if not self._waits_for_content:  # else it is told by ConnectionClosed
+                task.cancel()
             self._app.cancelled(task)

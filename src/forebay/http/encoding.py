@@ -17,6 +17,7 @@ __all__ = ["check_json", "decode_json", "field_errors", "is_record", "parse_quer
 T = TypeVar("T")
 
 _ERRORS_KEPT = 100  # of one request: a list of a million wrong items must not become an answer of a million errors
+_DEEPEST = 32  # levels of a body that are looked into for the wrong field; below, the whole level is named
 
 
 def parse_query(raw: bytes) -> list[tuple[str, str]]:
@@ -99,15 +100,18 @@ def _body_errors(content: bytes, kind: Any, error: msgspec.ValidationError) -> l
     return found or [unfit("body", "$", error)]
 
 
-def field_errors(value: Any, kind: Any, path: str) -> Iterator[FieldError]:
-    """Every field of ``value`` (plain JSON) that does not fit ``kind``; ``path`` is where ``value`` stands."""
+def field_errors(value: Any, kind: Any, path: str, depth: int = 0) -> Iterator[FieldError]:
+    """Every field of ``value`` (plain JSON) that does not fit ``kind``; ``path`` is where ``value`` stands, ``depth``
+    the levels above it."""
     kind = _inner(kind)
     found = False
-    if is_record(kind) and isinstance(value, dict):
+    if depth >= _DEEPEST:
+        pass
+    elif is_record(kind) and isinstance(value, dict):
         for name, field_kind, required in _fields(kind):
             at = f"{path}.{name}" if path else name
             if name in value:
-                for error in _check(value[name], field_kind, at):
+                for error in _check(value[name], field_kind, at, depth + 1):
                     found = True
                     yield error
             elif required:
@@ -116,21 +120,21 @@ def field_errors(value: Any, kind: Any, path: str) -> Iterator[FieldError]:
     elif typing.get_origin(kind) in (list, set, frozenset) and isinstance(value, list):
         (item_kind,) = typing.get_args(kind)
         for index, item in enumerate(value):
-            for error in _check(item, item_kind, f"{path}[{index}]"):
+            for error in _check(item, item_kind, f"{path}[{index}]", depth + 1):
                 found = True
                 yield error
     if not found:  # no part is wrong, so it is the whole: its type, an unknown field, a constraint
         try:
-            msgspec.convert(value, kind)
+            msgspec.convert(value, kind, str_keys=True)
         except msgspec.ValidationError as error:
             yield unfit("body", path or "$", error)
 
 
-def _check(value: Any, kind: Any, path: str) -> Iterator[FieldError]:
+def _check(value: Any, kind: Any, path: str, depth: int) -> Iterator[FieldError]:
     try:
-        msgspec.convert(value, kind)
+        msgspec.convert(value, kind, str_keys=True)  # keys of JSON objects are text, whatever they stand for
     except msgspec.ValidationError:
-        yield from field_errors(value, kind, path)
+        yield from field_errors(value, kind, path, depth)
 
 
 def _inner(kind: Any) -> Any:

@@ -179,12 +179,12 @@ class Exchange:
                 self._link.send(_CONTINUE)
                 self._link.flush()
         chunks, self._chunks = self._chunks, None
-        for chunk in chunks or ():
-            receiver.on_body(chunk)
+        if chunks:
+            self._link.resume_body()  # before the receiver gets them: it may pause
+            for chunk in chunks:
+                receiver.on_body(chunk)
         if self.body_complete:
             receiver.on_body_end()
-        elif chunks:
-            self._link.resume_body()
 
     def pause_body(self) -> None:
         """Stop reading from the client until :meth:`resume_body`; a few pieces may still come."""

@@ -20,6 +20,9 @@ TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 BINARY = "application/octet-stream"
 
+_SERVERS = frozenset(("content-length", "transfer-encoding", "connection", "date", "server"))
+"""Headers the server sets: what frames a message needs one owner, or two could disagree (RFC 9112 section 6.3)."""
+
 _encode_json = msgspec.json.Encoder().encode
 
 
@@ -99,11 +102,11 @@ class MutableHeaders(MutableMapping[str, str]):
         self._pairs.append((name, value))
 
     def encode(self) -> bytes:
-        """The lines as they are sent.
+        """The lines as they are sent, without those the server sets.
 
         :raises ValueError: a name or value could split the response, or is not latin-1.
         """
-        return encode_headers(self._pairs) if self._pairs else b""
+        return encode_headers([pair for pair in self._pairs if pair[0].lower() not in _SERVERS])
 
 
 class BodySource:

@@ -17,6 +17,7 @@ The return annotation decides where it is one type: a ``-> dict[str, int]`` is J
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any
@@ -61,11 +62,18 @@ def _anything(value: Any) -> Answer | Response:
         return 200, _TEXT_LINE, value.encode()
     if isinstance(value, bytes):
         return 200, _BINARY_LINE, value
-    if isinstance(value, tuple) and len(value) in (2, 3) and type(value[1]) is int:
+    if isinstance(value, tuple) and len(value) in (2, 3) and _is_status(value[1]):
         return _with_status(*value)
     if isinstance(value, AsyncIterable):
         return Response(value)
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError("a plain function returned a coroutine: declare it with async def")
     return 200, _JSON_LINE, _encode_json(value)
+
+
+def _is_status(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)  # HTTPStatus is one, True is not
 
 
 def _with_status(value: Any, status: int, headers: Mapping[str, str] | None = None) -> Answer | Response:

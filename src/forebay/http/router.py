@@ -24,23 +24,28 @@ __all__ = ["CONVERTERS", "Router", "parameters"]
 T = TypeVar("T")
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
-_LONGEST_INT = 4300  # digits; Python refuses more
+_INT = re.compile(r"-?[0-9]{1,19}")
+_FLOAT = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def _int(text: str) -> int:
-    if len(text) > _LONGEST_INT or not re.fullmatch(r"-?[0-9]+", text):
-        raise ValueError("not an integer")
-    return int(text)
+    """At most 64 bits, signed: databases and JSON readers hold no more, and would fail behind the handler's back."""
+    if len(text) < 19 and text.isdecimal() and text.isascii():
+        return int(text)
+    if not _INT.fullmatch(text) or not -(1 << 63) <= (value := int(text)) < 1 << 63:
+        raise ValueError("not an integer of 64 bits")
+    return value
 
 
 def _float(text: str) -> float:
-    if not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", text) or not math.isfinite(value := float(text)):
+    if not _FLOAT.fullmatch(text) or not math.isfinite(value := float(text)):
         raise ValueError("not a number")
     return value
 
 
 def _uuid(text: str) -> UUID:
-    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
+    if not _UUID.fullmatch(text):
         raise ValueError("not a UUID")
     return UUID(text)
 
@@ -93,11 +98,13 @@ def _parse(pattern: str) -> list[str | _Parameter]:
 class _Node(Generic[T]):
     """The routes that share a beginning."""
 
-    __slots__ = ("leaf", "literals", "typed")
+    __slots__ = ("choices", "leaf", "literals", "rest", "typed")
 
     def __init__(self) -> None:
         self.literals: dict[str, _Node[T]] = {}
-        self.typed: dict[str, _Node[T]] = {}  # by converter, in the order they are tried
+        self.typed: dict[str, _Node[T]] = {}  # by converter
+        self.choices: list[tuple[Callable[[str], Any], _Node[T]]] = []  # the same in the order they are tried ...
+        self.rest: _Node[T] | None = None  # ... and this one last, with all that is left of the path
         self.leaf: _Leaf[T] | None = None
 
 
@@ -131,7 +138,9 @@ class Router(Generic[T]):
             else:
                 if part.converter not in node.typed:
                     node.typed[part.converter] = _Node()
-                    node.typed = {name: node.typed[name] for name in CONVERTERS if name in node.typed}
+                    order = [name for name in CONVERTERS if name in node.typed and name != "path"]
+                    node.choices = [(CONVERTERS[name], node.typed[name]) for name in order]
+                    node.rest = node.typed.get("path")
                 node = node.typed[part.converter]
         if node.leaf is None:
             node.leaf = _Leaf()
@@ -159,14 +168,14 @@ class Router(Generic[T]):
             if method == "HEAD" and "GET" in leaf.methods:
                 return leaf.methods["GET"][1], None
         segments = _split(raw_path)
-        found = _find(self._root, segments, 0, method, ())
+        found = _find(self._root, segments, 1, method, ())
         if found is None and method == "HEAD":
-            found = _find(self._root, segments, 0, "GET", ())
+            found = _find(self._root, segments, 1, "GET", ())
         return found
 
     def allowed(self, raw_path: bytes) -> list[str]:
         """The methods some route would take for this path; empty when there is none (RFC 9110 section 10.2.1)."""
-        methods = {method for leaf in _leaves(self._root, _split(raw_path), 0) for method in leaf.methods}
+        methods = {method for leaf in _leaves(self._root, _split(raw_path), 1) for method in leaf.methods}
         if "GET" in methods:
             methods.add("HEAD")
         if methods:
@@ -175,42 +184,51 @@ class Router(Generic[T]):
 
 
 def _split(raw_path: bytes) -> list[str]:
+    """The decoded segments, after an empty one for what stands before the first slash."""
     if b"%" in raw_path:
-        return [decode_path(segment) for segment in raw_path[1:].split(b"/")]
-    return decode_path(raw_path)[1:].split("/")
+        return [decode_path(segment) for segment in raw_path.split(b"/")]
+    return (raw_path.decode() if raw_path.isascii() else decode_path(raw_path)).split("/")
 
 
 def _find(
     node: _Node[T], segments: list[str], at: int, method: str, values: tuple[Any, ...]
 ) -> tuple[T, dict[str, Any] | None] | None:
     """The best leaf that takes the path and the method. The depth is bounded by the longest pattern."""
-    if at == len(segments):
-        taken = node.leaf.methods.get(method) if node.leaf is not None else None
-        return None if taken is None else _bound(taken, values)
-    segment = segments[at]
-    following = node.literals.get(segment)
-    if following is not None:
-        found = _find(following, segments, at + 1, method, values)
-        if found is not None:
-            return found
-    if not segment:
-        return None  # a parameter is never empty
-    for converter, following in node.typed.items():
-        if converter == "path":
-            taken = following.leaf.methods.get(method) if following.leaf is not None else None
-            return None if taken is None else _bound(taken, (*values, "/".join(segments[at:])))
-        try:
-            value = CONVERTERS[converter](segment)
-        except ValueError:
-            continue
-        found = _find(following, segments, at + 1, method, (*values, value))
-        if found is not None:
-            return found
-    return None
+    count = len(segments)
+    while at < count:
+        segment = segments[at]
+        following = node.literals.get(segment)
+        if following is not None:
+            if not node.choices and node.rest is None:  # no other choice to come back to
+                node = following
+                at += 1
+                continue
+            found = _find(following, segments, at + 1, method, values)
+            if found is not None:
+                return found
+        if not segment:
+            return None  # a parameter is never empty
+        for convert, following in node.choices:
+            try:
+                value = convert(segment)
+            except ValueError:
+                continue
+            found = _find(following, segments, at + 1, method, (*values, value))
+            if found is not None:
+                return found
+        if node.rest is None:
+            return None
+        node = node.rest
+        values = (*values, "/".join(segments[at:]))
+        break
+    taken = node.leaf.methods.get(method) if node.leaf is not None else None
+    return None if taken is None else _bound(taken, values)
 
 
 def _bound(taken: tuple[tuple[str, ...], T], values: tuple[Any, ...]) -> tuple[T, dict[str, Any] | None]:
     names, value = taken
+    if len(names) == 1:
+        return value, {names[0]: values[0]}
     return value, dict(zip(names, values, strict=True)) if names else None
 
 
@@ -226,9 +244,11 @@ def _leaves(node: _Node[T], segments: list[str], at: int) -> Iterator[_Leaf[T]]:
         yield from _leaves(following, segments, at + 1)
     if not segment:
         return
-    for converter, following in node.typed.items():
+    for convert, following in node.choices:
         try:
-            CONVERTERS[converter](segment)
+            convert(segment)
         except ValueError:
             continue
-        yield from _leaves(following, segments, len(segments) if converter == "path" else at + 1)
+        yield from _leaves(following, segments, at + 1)
+    if node.rest is not None:
+        yield from _leaves(node.rest, segments, len(segments))
