@@ -47,6 +47,7 @@ class Requests:
                 reader.query,
                 headers=reader.headers,
                 keep_alive=reader.keep_alive,
+                ended=not (reader.chunked or reader.content_length),
             )
         )
 

@@ -333,7 +333,7 @@ class Connection(asyncio.Protocol):
         try:
             self._handler.on_close(self, self.close_reason)
         except Exception:
-            log.exception("handler failed", peer=self.peer, event="on_close")
+            log.exception("handler failed", peer=self.peer, handler=type(self._handler).__name__)
         self._owner.closed(self)
 
     def on_expired(self) -> None:

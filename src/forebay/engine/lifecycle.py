@@ -35,12 +35,14 @@ async def serve_until_signalled(
     service: Service,
     *,
     drain_timeout: float = 30.0,
+    cut_timeout: float = 0.0,
     on_reload: Reload | None = None,
     on_signal: Callable[[str], None] | None = None,
 ) -> int:
     """Start ``service``, run it until SIGTERM or SIGINT (or until it ends by itself), drain it and stop it.
 
     :param drain_timeout: seconds the service has to finish what is in flight; what is left then is cut.
+    :param cut_timeout: seconds past that for a service that keeps the deadline itself, and has still to cut what is left.
     :param on_reload: called on SIGHUP, one call at a time; signals that come meanwhile make one more. What it raises is
         logged, and the service runs on. Without it SIGHUP does nothing.
     :param on_signal: called with the name of the first signal that ends the service, before it drains.
@@ -48,7 +50,7 @@ async def serve_until_signalled(
         deadline, or when a second SIGINT forced it.
     :raises StartError: the service did not start; it has been stopped.
     """
-    return await _Life(service, drain_timeout, on_reload, on_signal).run()
+    return await _Life(service, drain_timeout, cut_timeout, on_reload, on_signal).run()
 
 
 class _Life:
@@ -58,11 +60,13 @@ class _Life:
         self,
         service: Service,
         drain_timeout: float,
+        cut_timeout: float,
         on_reload: Reload | None,
         on_signal: Callable[[str], None] | None,
     ) -> None:
         self.service = service
         self.drain_timeout = drain_timeout
+        self.cut_timeout = cut_timeout
         self.on_reload = on_reload
         self.on_signal = on_signal
         self.ending = asyncio.Event()
@@ -116,7 +120,7 @@ class _Life:
     async def _drain(self) -> None:
         draining = start_task(self.service.drain(), "drain")
         try:
-            async with asyncio.timeout(self.drain_timeout):
+            async with asyncio.timeout(self.drain_timeout + self.cut_timeout):
                 finished = await self._first(draining, self.forced)
         except TimeoutError:
             log.warning("drain deadline reached, cutting what is left", seconds=self.drain_timeout)

@@ -112,6 +112,8 @@ class Binding:
         :raises HTTPError: 400 or 415: the content is not JSON, or does not say so.
         :raises ValidationError: 422 with every field that does not fit.
         """
+        if not (self._queries or self._path or self.wants_body or self.wants_request):
+            return path_params if path_params is not None else {}
         arguments = dict(path_params) if path_params else {}
         errors: _Errors = []
         for name, kind in self._path:

@@ -21,7 +21,8 @@ __all__ = ["HTTPConnection"]
 
 log = structlog.get_logger("forebay.http")
 
-_COALESCE = 65536  # bytes of answers to pipelined requests that leave in one write
+_COALESCE = 32  # answers to pipelined requests that leave in one write, as long as
+_LARGE = 16384  # none of them has more bytes than this
 
 
 class HTTPConnection(ConnectionHandler):
@@ -38,8 +39,8 @@ class HTTPConnection(ConnectionHandler):
         "_idle_since",
         "_last_body",
         "_out",
-        "_out_size",
         "_paused",
+        "_pending",
         "_queue",
         "_queue_full",
         "_reader",
@@ -63,8 +64,8 @@ class HTTPConnection(ConnectionHandler):
         self._current: Exchange | None = None  # handed to the application, not yet answered
         self._receiving: Exchange | None = None  # its content is still being read
         self._refusal: ProtocolError | None = None  # what to answer after all that went before
+        self._pending = False  # the server counts it among those in flight
         self._out: list[bytes] = []
-        self._out_size = 0
         self._advancing = False
         self._closing = False  # answered for the last time: input is thrown away
         self._eof = False
@@ -87,10 +88,16 @@ class HTTPConnection(ConnectionHandler):
             return
         self._advancing = True  # answers given on the way are sent together
         try:
-            self._reader.feed(data)
+            between = self._reader.feed(data)
         except ProtocolError as error:
             self._refusal = error
-        self._advance()
+            between = False
+        if between and not (self._queue or self.last or self._closing):
+            self._advancing = False  # all that came is answered, or in the hands of the application
+            if self._out:
+                self._write_out()
+        else:
+            self._advance()
 
     def on_eof(self, conn: Connection) -> bool:
         """The client has sent all it wants to. What it asked for is still answered (RFC 9112 section 9.6)."""
@@ -98,12 +105,15 @@ class HTTPConnection(ConnectionHandler):
             return False
         if self._receiving is not None:
             return False  # the content of a request will never be complete
-        self._eof = self.last = True
+        self._eof = True
         return True
 
     def on_writable(self, conn: Connection) -> None:
         if self._current is not None:
             self._current.writable_again()
+        elif self._queue and not self._closing:
+            self._advancing = True
+            self._advance()
 
     def on_drain(self, conn: Connection) -> None:
         self.last = True
@@ -118,7 +128,7 @@ class HTTPConnection(ConnectionHandler):
         self._receiving = None
         exchange, self._current = self._current, None
         if exchange is not None:
-            self.server.in_flight -= 1
+            self._not_pending()
             self.server.disconnects += 1
             if reason is CloseReason.STOPPED:
                 log.warning(
@@ -151,17 +161,28 @@ class HTTPConnection(ConnectionHandler):
     # -- from the reader
 
     def on_head(self) -> None:
+        if self._closing:
+            return
         reader = self._reader
-        limit = self.server.application.body_limit
-        if limit is not None and reader.content_length is not None and reader.content_length > limit:
-            raise ProtocolError(f"content is longer than {limit} bytes", status=413)
+        server = self.server
         at = now()
-        if at >= self.server.date_until:
-            self.server.renew_date(at)
-        exchange = self._receiving = Exchange(self, reader, at)
-        self._head_since = self._body_since = 0.0
+        if at >= server.date_until:
+            server.renew_date(at)
+        self._head_since = 0.0
+        exchange = Exchange(self, reader, at)
+        if reader.chunked or reader.content_length:
+            limit = server.application.body_limit
+            if limit is not None and (reader.content_length or 0) > limit:
+                raise ProtocolError(f"content is longer than {limit} bytes", status=413)
+            self._receiving = exchange
+            self._body_since = 0.0
+        else:
+            exchange.body_complete = True
+            if self._current is None and not self._queue and self.conn.writable:
+                self._hand_on(exchange)
+                return
         self._queue.append(exchange)
-        if len(self._queue) > self.server.limits.pipelined:
+        if len(self._queue) > server.limits.pipelined:
             self._queue_full = True
             self.conn.pause_reading()
 
@@ -188,17 +209,21 @@ class HTTPConnection(ConnectionHandler):
 
     def send(self, data: bytes) -> None:
         """Add bytes to the answer; they leave with the next flush."""
-        self._out.append(data)
-        self._out_size += len(data)
+        out = self._out
+        out.append(data)
+        if len(data) > _LARGE or len(out) >= _COALESCE:
+            self._write_out()
 
     def flush(self) -> bool:
         """Write what was added, unless more is about to come. False: the client is slow."""
-        if self._out_size and (not self._advancing or self._out_size > _COALESCE):
-            out = self._out
-            self.conn.write(out[0] if len(out) == 1 else b"".join(out))
-            out.clear()
-            self._out_size = 0
+        if self._out and not self._advancing:
+            self._write_out()
         return self.conn.writable
+
+    def _write_out(self) -> None:
+        out = self._out
+        self.conn.write(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
 
     def pause_body(self) -> None:
         """Stop reading."""
@@ -220,8 +245,9 @@ class HTTPConnection(ConnectionHandler):
         server.requests[exchange.method][exchange.status] += 1
         at = self._idle_since = now()
         server.durations.observe(at - exchange.received_at)
-        server.in_flight -= 1
         self._current = None
+        if self._pending:
+            self._not_pending()
         if not exchange.keep_alive or self.last:
             self._close_after(exchange)
         elif not self._advancing:
@@ -241,9 +267,9 @@ class HTTPConnection(ConnectionHandler):
         exchange.finished = True
         server = self.server
         server.requests[exchange.method][exchange.status] += 1
-        server.in_flight -= 1
         server.aborts += 1
         self._current = None
+        self._not_pending()
         self._closing = True
         self._out.clear()
         self.conn.abort(CloseReason.ERROR)
@@ -253,18 +279,13 @@ class HTTPConnection(ConnectionHandler):
     def _advance(self) -> None:
         """Hand requests on as long as they are answered at once; then arm the deadline of what we wait for."""
         queue = self._queue
-        while queue and self._current is None and not self._closing:
-            exchange = self._current = queue.popleft()
-            self.server.in_flight += 1
-            try:
-                self.server.application.on_request(exchange)
-            except Exception:
-                self._application_failed(exchange)
+        while queue and self._current is None and not self._closing and self.conn.writable:
+            self._hand_on(queue.popleft())
         if self._refusal is not None and not self._closing:
             self._settle_refusal(self._refusal)
-        elif self._current is None:
-            if self.last:
-                self._closing = self._closing or self._eof or not self._reader.in_message
+        elif self._current is None and not queue:
+            if self._eof or (self.last and not self._reader.in_message):
+                self._closing = True
             elif self._reader.in_message and not self._head_since:
                 self._head_since = now()
                 self.conn.expire_in(self.server.timeouts.head)
@@ -278,6 +299,21 @@ class HTTPConnection(ConnectionHandler):
             self._say_goodbye()
         else:
             self.flush()
+
+    def _hand_on(self, exchange: Exchange) -> None:
+        self._current = exchange
+        try:
+            self.server.application.on_request(exchange)
+        except Exception:
+            self._application_failed(exchange)
+        if self._current is exchange:
+            self._pending = True
+            self.server.in_flight += 1
+
+    def _not_pending(self) -> None:
+        if self._pending:
+            self._pending = False
+            self.server.in_flight -= 1
 
     def _application_failed(self, exchange: Exchange) -> None:
         log.exception("application failed", server=self.server.name, method=exchange.method)
@@ -323,7 +359,7 @@ class HTTPConnection(ConnectionHandler):
                     self.cut(victim, str(error))
                     return
                 self._current = None
-                self.server.in_flight -= 1
+                self._not_pending()
                 victim.disconnected(CloseReason.ERROR)
         if self._current is not None or self._queue:
             return
@@ -359,4 +395,4 @@ class HTTPConnection(ConnectionHandler):
         unread = self._receiving is not None or self._refusal is not None
         self._receiving = None
         linger = self.server.timeouts.linger if unread else 0.0
-        conn.close(CloseReason.DRAIN if self.last and not self._eof else CloseReason.APP, linger=linger)
+        conn.close(CloseReason.DRAIN if self.last else CloseReason.APP, linger=linger)

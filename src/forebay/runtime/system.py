@@ -228,7 +228,8 @@ def run_plan(
         system = RunningSystem(plan, source=source, watching=watching, on_started=started)
         return await serve_until_signalled(
             system,
-            drain_timeout=plan.system.drain_timeout + 2 * _GRACE,  # the group's deadline comes first
+            drain_timeout=plan.system.drain_timeout,
+            cut_timeout=2 * _GRACE,  # the workers' deadline comes first, then the group's
             on_reload=lambda: system.request_reload("SIGHUP", everything=True),
         )
 

@@ -123,22 +123,27 @@ class RequestReader(Reader):
         self._skip_head = False
         self.target = b""
 
-    def feed(self, data: bytes) -> None:
-        """See :meth:`Reader.feed`."""
+    def feed(self, data: bytes) -> bool:
+        """Take the next bytes of the connection.
+
+        :returns: whether what was fed so far ends with the end of a request.
+        :raises ProtocolError: they are not acceptable; ``status`` says what to answer.
+        """
         if self.target or self._stalled or self._ended or len(data) > min(_BLOCK_SIZE, self.max_head):
-            super().feed(data)
-            return
+            self._feed(data)
+            return not self.in_message
         line, _, block = data.partition(b"\r\n")
         known = _known_blocks.get(block)
         if known is not None:
             match = _REQUEST_LINE.fullmatch(line)
             if match is not None and self._read_known(match, known):
-                return
+                return True
         before = self._progress
-        super().feed(data)
+        self._feed(data)
         if self._progress == before + 2 and line.endswith(b" HTTP/1.1"):  # one head, one end, nothing between
             self._remember(block)
         self._last_headers = ()
+        return not self.in_message
 
     def _read_known(self, line: re.Match[bytes], known: tuple[HeaderPairs, bytes, bool, int | None]) -> bool:
         """A request whose header block has been read before. False: its first line wants the parser."""
@@ -162,8 +167,7 @@ class RequestReader(Reader):
         self._sink.on_head()
         self.headers = []
         self.target = b""
-        self._ended = not self.keep_alive
-        self._sink.on_end()
+        self._ended = not keep_alive
         return True
 
     def _remember(self, block: bytes) -> None:
@@ -242,7 +246,8 @@ class RequestReader(Reader):
             self.headers = []
         if not self.keep_alive:
             self._ended = True
-        self._sink.on_end()
+        if self.chunked or self.content_length:
+            self._sink.on_end()
 
     # -- what llhttp leaves to us
 

@@ -47,7 +47,7 @@ class Sink(Protocol):
         """A piece of the content, without its framing."""
 
     def on_end(self) -> None:
-        """The message is complete."""
+        """The content is complete. Not called for a request that has none: it is complete with its head."""
 
 
 def learn(name: bytes) -> int:
@@ -75,11 +75,7 @@ class Reader:
         self._stalled = 0  # bytes fed since the last event: the unfinished head, chunk line or trailer
         self._fed = 0  # bytes of the feed under way
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes of the connection.
-
-        :raises ProtocolError: they are not acceptable; ``status`` says what to answer.
-        """
+    def _feed(self, data: bytes) -> None:
         before = self._progress
         self._fed = len(data)
         try:

@@ -38,6 +38,13 @@ class ResponseReader(Reader):
         self.idle = False
         self._head_only = method == "HEAD"
 
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the connection.
+
+        :raises ProtocolError: they are not acceptable.
+        """
+        self._feed(data)
+
     def eof(self) -> None:
         """The peer sends no more. Ends a body that is delimited by the end of the connection.
 
