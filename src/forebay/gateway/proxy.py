@@ -293,9 +293,7 @@ class Forward(Receiver):
         self._route.statuses[head.status] += 1
         self._done(up, at)  # first: finish() may bring the next request, which can use the connection
         del self._exchange  # nothing comes after it, and whoever holds us may be forgotten without a collector
-        exchange.start(head.status, head.lines, head.length, date=False)
-        exchange.write(content)
-        exchange.finish()
+        exchange.respond(head.status, head.lines, content, date=False)
 
     def on_received(self, up: UpstreamConnection) -> None:
         """Pass on what has come of the answer."""

@@ -46,6 +46,7 @@ class HTTPConnection(ConnectionHandler):
         "_reader",
         "_receiving",
         "_refusal",
+        "_unsettled",
         "conn",
         "last",
         "scheme",
@@ -67,6 +68,7 @@ class HTTPConnection(ConnectionHandler):
         self._pending = False  # the server counts it among those in flight
         self._out: list[bytes] = []
         self._advancing = False
+        self._unsettled = False  # when the answer under way is complete, there is more to do than to wait
         self._closing = False  # answered for the last time: input is thrown away
         self._eof = False
         self._queue_full = False
@@ -93,7 +95,7 @@ class HTTPConnection(ConnectionHandler):
             self._refusal = error
             between = False
         if between and not (self._queue or self.last or self._closing):
-            self._advancing = False  # all that came is answered, or in the hands of the application
+            self._advancing = self._unsettled = False  # all that came is answered, or in the application's hands
             if self._out:
                 self._write_out()
         else:
@@ -105,7 +107,7 @@ class HTTPConnection(ConnectionHandler):
             return False
         if self._receiving is not None:
             return False  # the content of a request will never be complete
-        self._eof = True
+        self._eof = self._unsettled = True
         return True
 
     def on_writable(self, conn: Connection) -> None:
@@ -251,8 +253,11 @@ class HTTPConnection(ConnectionHandler):
         if not exchange.keep_alive or self.last:
             self._close_after(exchange)
         elif not self._advancing:
-            self._advancing = True
-            self._advance()
+            if self._unsettled:
+                self._advancing = True
+                self._advance()
+            elif self._out:
+                self._write_out()
 
     def cut(self, exchange: Exchange, reason: str) -> None:
         """The answer cannot be completed."""
@@ -295,6 +300,7 @@ class HTTPConnection(ConnectionHandler):
             self._queue_full = False
             self.conn.resume_reading()
         self._advancing = False
+        self._unsettled = bool(queue) or self._eof or self._refusal is not None or self._reader.in_message
         if self._closing:
             self._say_goodbye()
         else:

@@ -198,12 +198,13 @@ class Exchange:
 
     # -- the answer
 
-    def respond(self, status: int, headers: bytes, body: bytes) -> None:
+    def respond(self, status: int, headers: bytes, body: bytes, *, date: bool = True) -> None:
         """The whole answer at once.
 
         :param headers: encoded lines (:func:`forebay.wire.http1.encode_headers`), without those the server sets:
             ``content-length``, ``transfer-encoding``, ``connection``, ``date``, ``server``.
         :param body: left out where the method or status forbids one (RFC 9110 section 6.4.1).
+        :param date: add ``date`` and ``server``; False when ``headers`` has them.
         :raises RuntimeError: an answer was begun already.
         """
         if self.started:
@@ -217,12 +218,10 @@ class Exchange:
             length = http1.content_length(len(body))
             if self.method == "HEAD":
                 body = b""
-        connection = (
-            b"" if self.http11 and self.keep_alive and self.body_complete and not link.last else self._going_on()
-        )
-        link.send(
-            b"".join((http1.STATUS_LINES[status], headers, length, link.server.date_lines, connection, b"\r\n", body))
-        )
+        plain = self.http11 and self.keep_alive and self.body_complete and not link.last
+        connection = b"" if plain else self._going_on()
+        lines = link.server.date_lines if date else b""
+        link.send(b"".join((http1.STATUS_LINES[status], headers, length, lines, connection, b"\r\n", body)))
         link.finished(self)
 
     def start(self, status: int, headers: bytes, length: int | None, *, date: bool = True) -> None:
@@ -254,9 +253,8 @@ class Exchange:
         if self.method == "HEAD":
             self._left = 0
             self._chunked_out = False
-        connection = (
-            b"" if self.http11 and self.keep_alive and self.body_complete and not link.last else self._going_on()
-        )
+        plain = self.http11 and self.keep_alive and self.body_complete and not link.last
+        connection = b"" if plain else self._going_on()
         lines = link.server.date_lines if date else b""
         link.send(b"".join((http1.STATUS_LINES[status], headers, framing, lines, connection, b"\r\n")))
 

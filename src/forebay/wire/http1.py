@@ -12,6 +12,7 @@ which the reader must not be fed again.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httptools
 
@@ -70,8 +71,12 @@ _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
 
 # A client that keeps its connection mostly sends the same headers again. Blocks of them that came twice in a row are
 # remembered with what they mean, so that such a request costs a look-up instead of a parse.
-_known_blocks: dict[bytes, tuple[HeaderPairs, bytes, bool, int | None]] = {}
+# Request lines likewise.
+_Line = tuple[str, bytes, bytes, bytes]  # method, target, path, query
+_known_blocks: dict[bytes, tuple[Any, bytes, bool, int | None]] = {}  # headers, host, keep-alive, length
+_known_lines: dict[bytes, _Line] = {}
 _BLOCKS_KEPT = 512
+_LINES_KEPT = 1024
 _BLOCK_SIZE = 4096
 _REQUEST_LINE = re.compile(rb"([A-Z]{3,7}) (/[A-Za-z0-9/_~!$&'()*+,;=:@?.%-]*) HTTP/1\.1")
 
@@ -98,6 +103,8 @@ class RequestReader(Reader):
         "_ended",
         "_last_block",
         "_last_headers",
+        "_last_line",
+        "_short",
         "_skip_head",
         "_upgrade",
         "chunked",
@@ -118,7 +125,9 @@ class RequestReader(Reader):
         self.max_line = max_line
         self._parser = httptools.HttpRequestParser(self)
         self._last_block = 0  # hash of the header block before this one
+        self._last_line = 0  # and of the request line
         self._last_headers: HeaderPairs = ()
+        self._short = min(_BLOCK_SIZE, max_head, max_line)
         self._ended = False  # the last request of the connection has been read: whatever follows is ignored
         self._skip_head = False
         self.target = b""
@@ -129,14 +138,22 @@ class RequestReader(Reader):
         :returns: whether what was fed so far ends with the end of a request.
         :raises ProtocolError: they are not acceptable; ``status`` says what to answer.
         """
-        if self.target or self._stalled or self._ended or len(data) > min(_BLOCK_SIZE, self.max_head):
+        if self.target or self._stalled or self._ended or len(data) > self._short:
             self._feed(data)
             return not self.in_message
         line, _, block = data.partition(b"\r\n")
         known = _known_blocks.get(block)
         if known is not None:
-            match = _REQUEST_LINE.fullmatch(line)
-            if match is not None and self._read_known(match, known):
+            request = _known_lines.get(line) or self._read_line(line)
+            if request is not None and len(known[0]) <= self.max_count:
+                self.method, self.target, self.raw_path, self.query = request
+                self.headers, self.host, self.keep_alive, self.content_length = known
+                self.http11 = True
+                self.chunked = self.expect_continue = False
+                self._ended = not self.keep_alive
+                self._sink.on_head()
+                self.headers = []
+                self.target = b""
                 return True
         before = self._progress
         self._feed(data)
@@ -145,30 +162,25 @@ class RequestReader(Reader):
         self._last_headers = ()
         return not self.in_message
 
-    def _read_known(self, line: re.Match[bytes], known: tuple[HeaderPairs, bytes, bool, int | None]) -> bool:
-        """A request whose header block has been read before. False: its first line wants the parser."""
-        raw_method, target = line.groups()
+    def _read_line(self, line: bytes) -> _Line | None:
+        """The request line before a block that is known. None: it is not plain, so the parser must see it all."""
+        match = _REQUEST_LINE.fullmatch(line)
+        if match is None:
+            return None
+        raw_method, target = match.groups()
         method = _METHODS.get(raw_method)
-        headers, host, keep_alive, length = known
-        if method is None or len(target) > self.max_line or len(headers) > self.max_count:
-            return False
-        self.method = method
-        self.target = target
-        self.headers = headers  # type: ignore[assignment]  # a tuple, which on_head only reads
-        self.host = host
-        self.keep_alive = keep_alive
-        self.content_length = length
-        self.http11 = True
-        self.chunked = self.expect_continue = self._upgrade = False
-        if len(target.translate(None, _SUSPECT)) == len(target):
-            self.raw_path, _, self.query = target.partition(b"?")
+        if method is None:
+            return None
+        self._check_target(target)
+        request = method, target, self.raw_path, self.query
+        seen = hash(line)
+        if seen != self._last_line:
+            self._last_line = seen
         else:
-            self._check_target(target)
-        self._sink.on_head()
-        self.headers = []
-        self.target = b""
-        self._ended = not keep_alive
-        return True
+            if len(_known_lines) >= _LINES_KEPT:
+                del _known_lines[next(iter(_known_lines))]
+            _known_lines[line] = request
+        return request
 
     def _remember(self, block: bytes) -> None:
         """Keep what ``block`` means, when it came twice in a row."""
