@@ -43,7 +43,7 @@ from forebay.gateway.plan import Plan, Route
 from forebay.gateway.upstream import Target, reason_of
 from forebay.http import Exchange, Receiver
 from forebay.http.problems import problem, problem_of
-from forebay.observe.metrics import Family
+from forebay.observe import Family, Sparing
 from forebay.policy.retry import IDEMPOTENT
 from forebay.wire.http1 import content_length, decode_path, encode_chunk
 
@@ -73,6 +73,7 @@ class Proxy:
         self.body_limit = body_limit
         self.plan = plan
         self.tasks = Tasks()  # connecting
+        self.sparing = Sparing()  # with lines about single requests
         self.unrouted = [0] * 600  # answers to requests no route takes, by status
 
     def use(self, plan: Plan) -> None:
@@ -398,14 +399,7 @@ class Forward(Receiver):
             else:
                 self._attempt = attempt + 1
                 upstream.retries += 1
-                log.info(
-                    "trying again",
-                    route=route.name,
-                    reason="stale-connection" if stale else reason_of(error),
-                    target=error.target,
-                    next=other.name,
-                    error=str(error),
-                )
+                self._log_retry("stale-connection" if stale else reason_of(error), other, error, at)
                 if self._attached and self._has_body:
                     exchange.pause_body()
                 self._request_sent = False
@@ -433,9 +427,26 @@ class Forward(Receiver):
         self._log("request failed", status, error)
         self._exchange.respond(status, headers, body)
 
+    def _log_retry(self, reason: str, other: Target, error: UpstreamError, at: float) -> None:
+        left_out = self._proxy.sparing.due(("retry", error.target, reason), at)
+        if left_out is not None:
+            log.info(
+                "trying again",
+                route=self._route.name,
+                reason=reason,
+                target=error.target,
+                next=other.name,
+                error=str(error),
+                left_out=left_out,
+            )
+
     def _log(self, event: str, status: int, error: UpstreamError) -> None:
+        left_out = self._proxy.sparing.due((event, error.target, reason_of(error)), now())
+        if left_out is None:
+            return
         log.warning(
             event,
+            left_out=left_out,
             route=self._route.name,
             upstream=self._route.upstream.name,
             target=error.target,

@@ -17,7 +17,7 @@ from forebay.engine.server import TCPServer
 from forebay.errors import ProtocolError
 from forebay.http.connection import HTTPConnection
 from forebay.http.exchange import Application
-from forebay.observe.metrics import Family, Histogram, Sample
+from forebay.observe import Family, Histogram, Sample, Sparing
 
 __all__ = ["HTTPServer", "ServerLimits", "ServerTimeouts"]
 
@@ -92,7 +92,7 @@ class HTTPServer:
         self.aborts = 0
         self.date_until = 0.0
         self.renew_date(now())
-        self._refusal_logged = 0.0
+        self._sparing = Sparing()
         urls = [bind] if isinstance(bind, str) else list(bind)
         addresses = [parse_address(url, schemes=("http",)) for url in urls]
         self._tcp = TCPServer(
@@ -212,8 +212,14 @@ class HTTPServer:
         self.date_lines = b"date: %b\r\nserver: forebay\r\n" % formatdate(usegmt=True).encode()
 
     def log_refusal(self, conn: Connection, error: ProtocolError) -> None:
-        """Say why, at most once a second: whoever sends one bad request often sends many."""
-        at = now()
-        if at >= self._refusal_logged + 1:
-            self._refusal_logged = at
-            log.info("request refused", server=self.name, peer=conn.peer, status=error.status, reason=str(error))
+        """Say why, once a second for each peer: whoever sends one bad request often sends many."""
+        left_out = self._sparing.due(conn.peer_host, now())
+        if left_out is not None:
+            log.info(
+                "request refused",
+                server=self.name,
+                peer=conn.peer,
+                status=error.status,
+                reason=str(error),
+                left_out=left_out,
+            )
