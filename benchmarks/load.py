@@ -46,12 +46,16 @@ class Measure(msgspec.Struct, frozen=True):
     errors: int
 
 
-def http_load(port: int, path: str, seconds: int) -> list[str]:
-    """The command that keeps :data:`CONNECTIONS` connections busy with GETs."""
+def http_load(port: int, path: str, seconds: int, *, varied: bool = False) -> list[str]:
+    """The command that keeps :data:`CONNECTIONS` connections busy with GETs.
+
+    :param varied: no two of them are alike. Forebay remembers heads that repeat, which the same request again and again
+        shows from its best side.
+    """
     wrk = shutil.which("wrk")
     if wrk is None:
         raise BenchError("wrk is needed; `make bench` fetches it")
-    script = Path(__file__).with_name("wrk.lua")
+    script = Path(__file__).with_name("wrk-varied.lua" if varied else "wrk.lua")
     command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script)]
     for header in HEADERS:
         command += ["-H", header]

@@ -52,7 +52,7 @@ class Scenario:
     title: str
     load: Callable[[int, int], list[str]]  # port, seconds
     peers: tuple[Peer, ...]
-    target: Target
+    target: Target | None
     has_backend: bool = False
 
 
@@ -191,6 +191,17 @@ SCENARIOS = (
         target=Target("nginx", 2.0),
     ),
     Scenario(
+        name="plain-varied",
+        title="Plain 13-byte response, no two requests alike",
+        load=lambda port, seconds: http_load(port, "/", seconds, varied=True),
+        peers=(
+            Peer(FOREBAY, _forebay_run("plain", "http")),
+            Peer("nginx", nginx_return),
+            Peer(UVICORN, _uvicorn),
+        ),
+        target=None,
+    ),
+    Scenario(
         name="json",
         title="Typed JSON route `/users/42?name=bob`",
         load=lambda port, seconds: http_load(port, "/users/42?name=bob", seconds),
@@ -207,6 +218,14 @@ SCENARIOS = (
         load=lambda port, seconds: http_load(port, "/", seconds),
         peers=(Peer(FOREBAY, _forebay_gateway), Peer("nginx", _nginx_proxy)),
         target=Target("nginx", 1.8),
+        has_backend=True,
+    ),
+    Scenario(
+        name="proxy-varied",
+        title="Reverse proxy, no two requests alike",
+        load=lambda port, seconds: http_load(port, "/", seconds, varied=True),
+        peers=(Peer(FOREBAY, _forebay_gateway), Peer("nginx", _nginx_proxy)),
+        target=None,
         has_backend=True,
     ),
     Scenario(
