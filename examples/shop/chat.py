@@ -10,6 +10,7 @@ import re
 from itertools import count
 
 from forebay import Connection, TCPServer, framing
+from forebay.errors import FramingError
 
 LONGEST_LINE = 1000  # bytes
 MOST_GUESTS = 500
@@ -17,7 +18,9 @@ MOST_ROOMS = 200
 LOBBY = "lobby"
 
 NAME = re.compile(r"\w[\w-]{0,19}")
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # would let one guest write anywhere on another's terminal
+UNPRINTABLE = re.compile(  # would let one guest write anywhere on another's terminal, or from right to left
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 
 HELP = (
     "* anything you type is said to the room; commands:",
@@ -147,6 +150,9 @@ async def session(conn: Connection) -> None:
         async for line in conn:
             if not chat.on_line(guest, line):
                 return
+    except FramingError as error:
+        guest.tell(f"* goodbye: {error}")
+        raise
     finally:
         chat.leave(guest)
 

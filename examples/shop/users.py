@@ -19,8 +19,8 @@ from msgspec import Meta, Struct
 from forebay import App
 from forebay.errors import HTTPError
 
-Name = Annotated[str, Meta(min_length=1, max_length=80)]
-Email = Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$", max_length=254)]
+Name = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+\Z", max_length=80)]  # no control characters
+Email = Annotated[str, Meta(pattern=r"^[^@\s\0]+@[^@\s\0]+\.[^@\s\0]+\Z", max_length=254)]
 
 TABLE = """
 CREATE TABLE users (

@@ -243,6 +243,40 @@ def test_run_serves_an_app_until_a_signal(folder: Path, number: int) -> None:
     assert "process=things#1" in log
 
 
+def test_run_without_standard_streams(folder: Path) -> None:
+    """As some supervisors start programs: it serves, and takes no socket for its standard output."""
+    port = free_port()
+    arguments = f"run things:app --bind http://127.0.0.1:{port} --admin off"
+    program = subprocess.Popen(["sh", "-c", f"exec {sys.executable} -m forebay {arguments} <&- >&- 2>&-"], cwd=folder)
+    try:
+        deadline = time.monotonic() + 15
+        while True:
+            connection = HTTPConnection("127.0.0.1", port, timeout=5)
+            try:
+                connection.request("GET", "/")
+                assert connection.getresponse().read() == b"hello"
+                break
+            except ConnectionRefusedError:
+                assert program.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            finally:
+                connection.close()
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(20) == 0
+    finally:
+        program.kill()
+        program.wait(20)
+
+
+def test_a_full_disk_is_told_in_one_line(folder: Path) -> None:
+    """And exits with 1: what was asked for could not be said."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "forebay", "check", "gateway.toml"]
+        done = subprocess.run(command, cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert "No space left" in failed(done, 1)
+
+
 def test_run_gives_a_service_another_address(folder: Path) -> None:
     """Over the one in the code."""
     port = free_port()
@@ -278,6 +312,23 @@ def test_run_goes_on_without_an_admin_nobody_asked_for(folder: Path) -> None:
             assert program.end() == 0
         line = failed(forebay(folder, "run", "things:app", "--admin", "127.0.0.1:9900"), 3)
         assert "9900" in line
+
+
+def test_up_runs_though_nobody_reads_what_it_prints(folder: Path) -> None:
+    """Its reader may be gone before everything is ready."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "forebay", "up", "gateway.toml", "--admin", "off"]
+    with subprocess.Popen(command, cwd=folder, stdout=write, stderr=subprocess.PIPE, text=True) as program:
+        os.close(write)
+        try:
+            assert program.stderr is not None
+            assert any("event=ready" in line for line in program.stderr)
+            program.send_signal(signal.SIGTERM)
+            _, log = program.communicate(timeout=20)
+            assert program.returncode == 0, log
+        finally:
+            program.kill()
 
 
 def test_up_prints_what_listens_where_and_what_to_try(folder: Path) -> None:

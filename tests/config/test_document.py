@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,8 @@ def test_json_syntax_has_its_line(tmp_path: Path) -> None:
         ("x.json", "[1]", "not a table"),
         ("x.yaml", "just text", "not a table"),
         ("x.yaml", "a: 2020-13-45", "not YAML"),
+        ("x.json", '{"a": ' + "9" * 5000 + "}", "not JSON"),
+        ("x.toml", "a = " + "9" * 5000, "not TOML"),
         ("x.yaml", "a: !!python/object:os.system {}", "not YAML"),
         ("x.toml", b"#" * (MAXIMUM_SIZE + 1), "longer than"),
         ("x.toml", "a = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
@@ -120,3 +123,41 @@ def test_an_empty_file_is_an_empty_table(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("# nothing\n")
     assert read_document(path).data == {}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_byte_order_mark_is_no_content(tmp_path: Path, name: str) -> None:
+    """Some editors begin every file with one."""
+    path = tmp_path / name
+    path.write_bytes(b"\xef\xbb\xbf" + SAME[name].encode())
+    assert read_document(path).line(("system", "name")) == 2
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """Opening it would wait for somebody who writes."""
+    os.mkfifo(tmp_path / "x.toml")
+    with pytest.raises(ConfigError, match="not a file"):
+        read_document(tmp_path / "x.toml")
+
+
+def test_a_problem_is_one_printable_line(tmp_path: Path) -> None:
+    """Whatever characters its key and its message are made of."""
+    path = tmp_path / "x.toml"
+    path.write_text('"a\\u001b[2Jb" = 1\n')
+    problem = read_document(path).problem(("a\x1b[2Jb",), 'is "x\ny"', 'not "é\0"')
+    assert problem == Problem('is "x\\ny"', "a\\x1b[2Jb", 1, 'not "é\\x00"')
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        ("a = {\n  b = 1 }\n", "on one line"),
+        ("= 1", "KEY = VALUE"),
+        ("a = 1 b = 2", "per line"),
+        (r'a = "C:\q"', "twice"),
+    ],
+)
+def test_frequent_mistakes_have_a_remedy(tmp_path: Path, content: str, remedy: str) -> None:
+    """What the parser says of them does not tell what to do."""
+    (problem,) = refused(tmp_path / "x.toml", content)
+    assert remedy in problem.remedy

@@ -340,3 +340,34 @@ def test_whatever_a_file_says_it_is_loaded_or_refused(scratch: Path, data: dict[
         problems = error.problems
     assert all(problem.message and problem.line >= 0 for problem in problems)
     assert problems or data
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "remedy"),
+    [
+        ("[[routes]]", "[routes]", "write [[routes]]"),
+        ("[gateway]", "[[gateway]]", "write [gateway]"),
+        ('timeout  = "5s"', 'timeout  = "48h"', 'at most "86400s"'),
+        ('interval = "2s"', 'interval = "0s"', "more than 0"),
+    ],
+)
+def test_remedies_can_be_written_as_they_stand(shop: Path, old: str, new: str, remedy: str) -> None:
+    """Tables and lists with their brackets, bounds with their units."""
+    assert remedy in [problem.remedy for problem in problems_of(shop, (old, new))]
+
+
+def test_an_empty_section_of_yaml_has_a_remedy(tmp_path: Path) -> None:
+    """All of it is commented out, as a rule."""
+    path = tmp_path / "x.yaml"
+    path.write_text("system:\n# name: shop\n")
+    with pytest.raises(ConfigError) as caught:
+        load_system(path)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.remedy) == (1, "give it keys, or remove it")
+
+
+@pytest.mark.parametrize("text", ['name  = "shop\\n"', 'name  = "shop"\nadmin_token = ""'])
+def test_names_are_checked_to_their_end(shop: Path, text: str) -> None:
+    """A line feed at the end is a character as well."""
+    (problem,) = problems_of(shop, ('name  = "shop"', text))
+    assert problem.key.startswith("system.")

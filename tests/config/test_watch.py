@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from forebay.config import watch as watch_module
 from forebay.config.watch import watch
 from forebay.engine import Event, Tasks, sleep, timeout
 
@@ -107,3 +108,22 @@ async def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path.write_text("a")
     async with watching(path) as changes:
         await changes.after([(path, "b")])
+
+
+async def test_a_directory_that_is_replaced_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some tools deploy: away with it, then the next one in its place; edits in that are noticed as well."""
+    monkeypatch.setattr(watch_module, "_PATROL", 100)
+    path = tmp_path / "deployed" / "forebay.toml"
+    path.parent.mkdir()
+    path.write_text("a")
+    async with watching(path) as changes:
+        await changes.after([(path, "b")])
+        changes.event.clear()
+        path.unlink()
+        path.parent.rmdir()
+        await sleep(0.3)  # it notices, and waits for it to come back
+        path.parent.mkdir()
+        path.write_text("a file of another length")
+        async with timeout(5):
+            await changes.event.wait()
+        await changes.after([(path, "c")])

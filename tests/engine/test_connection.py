@@ -69,6 +69,23 @@ def flood(conn: Connection, data: Any) -> None:
         conn.write(b"x" * 100_000)
 
 
+async def test_a_handler_that_fails_in_on_close_is_logged_and_forgotten() -> None:
+    """The connection is gone all the same: it is counted off, and a drain does not wait for it."""
+
+    class Failing(Recorder):
+        def on_close(self, conn: Connection, reason: CloseReason) -> None:
+            raise ValueError("no")
+
+    async with running(serving(Failing())) as server:
+        with capture_logs() as logs:
+            async with raw_client(server.addresses[0].port) as client:
+                await client.send(b"hello")
+                await client.exactly(5)
+            await eventually(lambda: server.connections == 0)
+        assert [(entry["event"], entry["handler"]) for entry in logs] == [("handler failed", "Failing")]
+        await asyncio.wait_for(server.drain(), 5)
+
+
 async def test_event_style() -> None:
     """Messages come and go, counters count, and the end is told once."""
     handler = Recorder()

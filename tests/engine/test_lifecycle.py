@@ -81,6 +81,19 @@ async def test_the_drain_deadline_cuts_and_says_so() -> None:
     assert any("drain deadline reached" in entry["event"] for entry in logs)
 
 
+async def test_a_service_that_cuts_by_itself_has_longer() -> None:
+    """What is logged is the deadline for what is in flight, not when we would lose patience with the service."""
+    service = Fake(busy=True)
+    with capture_logs() as logs:
+        task = await started(service, drain_timeout=0.05, cut_timeout=5.0)
+        send(signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        service.finish.set()
+        assert await asyncio.wait_for(task, 5) == 0
+    assert service.life == ["start", "drain", "drained", "stop"]
+    assert [entry["seconds"] for entry in logs if entry["event"] == "draining"] == [0.05]
+
+
 async def test_a_second_sigint_forces() -> None:
     """The second one does not wait; a second SIGTERM changes nothing."""
     service = Fake(busy=True)

@@ -146,6 +146,23 @@ async def test_a_worker_that_hangs_in_drain_is_killed(monkeypatch: pytest.Monkey
     assert [(entry["pid"], entry["reason"]) for entry in killed] == [(pid, "still there 0.3 s after drain")]
 
 
+async def test_a_death_while_draining_is_told() -> None:
+    """What it had in flight is lost, which an orderly end would not say."""
+    with capture_logs() as logs:
+        async with supervised(answers(), drain_timeout=SLOW) as supervisor:
+            client = await RawClient.connect(port_of(supervisor))
+            await client.send(b"x")
+            await client.line(SLOW)
+            await client.send(b"later\n")
+            draining = asyncio.create_task(supervisor.drain())
+            await eventually(lambda: only(supervisor).state is WorkerState.DRAINING)
+            os.kill(only(supervisor).pid, signal.SIGKILL)
+            await asyncio.wait_for(draining, SLOW)
+            await client.close()
+    ended = [(entry["log_level"], entry["exit"]) for entry in logs if entry["event"] == "worker ended"]
+    assert ended == [("warning", "signal 9 (SIGKILL)")]
+
+
 async def test_a_worker_with_a_broken_channel_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that talks nonsense cannot be kept: it is drained, and the next one takes its place."""
     monkeypatch.setattr(process_module, "_LAST_WORDS", 0.1)

@@ -138,7 +138,15 @@ async def test_a_line_that_is_too_long_ends_its_connection_only(join: Join) -> N
     await said(ada)
     await alan.send(b"x" * (chat.LONGEST_LINE + 2) + b"\n")
     assert await said(ada) == "* guest-2 left"
-    await alan.rest()
+    assert (await alan.rest()).startswith(b"* goodbye: ")
+
+
+async def test_nothing_said_leaves_its_line(join: Join) -> None:
+    """Neither control characters nor those that turn the direction of writing reach another's terminal."""
+    ada, alan = await join(), await join()
+    await said(ada)
+    await alan.send("a\x1b[2J\x9b\u202eb\u2028\u2066c\n".encode())
+    assert await said(ada) == "guest-2: a[2Jbc"
 
 
 async def test_a_slow_reader_does_not_hold_up_the_room(join: Join, server: TCPServer) -> None:

@@ -642,3 +642,82 @@ async def test_head_does_not_run_a_stream() -> None:
         await client.send(b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n")
         assert (await client.response(head_only=True))[0] == 200
     assert produced == []
+
+
+class _Weird(BaseException):
+    """Raised by nobody with good manners."""
+
+
+async def test_every_way_to_fail_is_answered() -> None:
+    """Errors that cannot be sent, statuses that are none, bodies that are no bytes, and what is no Exception."""
+    app = App()
+
+    @app.get("/bad-error-header")
+    async def bad_error_header() -> None:
+        raise HTTPError(400, "x", headers=[("x", "a\r\nb: c")])
+
+    @app.get("/bad-detail")
+    async def bad_detail() -> None:
+        raise HTTPError(400, "\ud800")
+
+    @app.get("/bad-status")
+    async def bad_status() -> Response:
+        response = Response("x")
+        response.status = 999
+        return response
+
+    @app.get("/bad-body")
+    async def bad_body() -> Response:
+        response = Response("x")
+        response.body = "text"  # type: ignore[assignment]
+        return response
+
+    @app.get("/weird")
+    async def weird() -> None:
+        raise _Weird
+
+    @app.get("/weird-sync")
+    def weird_sync() -> None:
+        raise _Weird
+
+    server = HTTPServer(app, bind="http://127.0.0.1:0")
+    async with running(server):
+        for path in ("bad-error-header", "bad-detail", "bad-status", "bad-body", "weird", "weird-sync"):
+            async with raw_client(server.addresses[0].port) as client:
+                assert (await client.get(f"/{path}"))[0] == 500, path
+        await eventually(lambda: server.in_flight == 0)
+
+
+async def test_a_stream_that_ends_badly_is_cut() -> None:
+    """The client must see that something is missing, whatever the stream raised."""
+    app = App()
+
+    @app.get("/{kind}")
+    async def stream(kind: str) -> Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"x"
+            raise {"cancelled": asyncio.CancelledError, "weird": _Weird, "error": ValueError}[kind]
+
+        return Response(pieces())
+
+    server = HTTPServer(app, bind="http://127.0.0.1:0")
+    async with running(server):
+        for kind in ("cancelled", "weird", "error"):
+            async with raw_client(server.addresses[0].port) as client:
+                await client.send(f"GET /{kind} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                assert not (await client.rest()).endswith(b"0\r\n\r\n"), kind
+        await eventually(lambda: server.in_flight == 0)
+
+
+async def test_numbers_in_lists_have_the_same_bounds() -> None:
+    """Finite, and at most 64 bits, also as members of a list."""
+    app = App()
+
+    @app.get("/")
+    def handler(floats: list[float] = [], ints: list[int] = []) -> int:  # noqa: B006  # never changed
+        return len(floats) + len(ints)
+
+    async with serving(app) as client:
+        assert (await client.get("/?floats=1&floats=2.5&ints=3"))[2] == b"3"
+        for query in ("floats=nan&floats=1", "floats=inf", "ints=" + "9" * 30):
+            assert (await client.get(f"/?{query}"))[0] == 422, query

@@ -85,6 +85,8 @@ class Site:
             self.held.append(exchange)
         elif path == "/never-read":
             self.held.append(exchange)
+        elif path == "/big":
+            exchange.respond(200, TEXT, b"x" * 1_000_000)
         elif path == "/early":
             exchange.respond(403, TEXT, b"no")
         elif path.startswith("/pour/"):
@@ -259,6 +261,55 @@ async def test_an_early_answer_survives_an_unread_content() -> None:
             await client.send(b"x" * 300_000)
             status, headers, _ = await client.response()
             assert (status, headers["connection"]) == (403, "close")
+
+
+async def test_a_paused_content_does_not_hold_a_connection_that_was_answered_early() -> None:
+    """The rest of a content nobody wants is read and dropped, and the next request is served."""
+    async with serving(timeouts=_timeouts(idle=5.0)) as (server, site, port):
+        async with raw_client(port) as client:
+            await client.send(b"POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + b"x" * 70_000)
+            await eventually(lambda: site.held and site.held[0].body_received >= 65536)
+            site.held[0].pause_body()
+            site.held[0].respond(200, TEXT, b"early")
+            assert (await client.response())[2] == b"early"
+            await client.send(b"x" * 30_000)
+            assert (await client.get("/x"))[2] == b"GET /x"
+            await asyncio.sleep(0.6)  # longer than the timeouts of heads and contents
+            assert (await client.get("/x"))[2] == b"GET /x"
+        async with raw_client(port) as client:
+            await client.send(b"POST /never-read HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + b"x" * 70_000)
+            await eventually(lambda: len(site.held) == 2)
+            site.held[1].respond(200, TEXT, b"early")
+            assert (await client.response())[2] == b"early"
+            assert await client.rest(timeout=2) == b"", "the rest never came: closed, without a second answer"
+        await eventually(lambda: server.connections == 0)
+
+
+async def test_a_stray_cancellation_in_the_application_is_answered() -> None:
+    """Even what is no Exception must not leave a client without an answer."""
+
+    def on_request(exchange: Exchange) -> None:
+        raise asyncio.CancelledError
+
+    async with serving() as (server, site, port), raw_client(port) as client:
+        site.on_request = on_request  # type: ignore[method-assign]
+        assert (await client.get("/"))[0] == 500
+        assert server.in_flight == 0
+
+
+async def test_pipelined_answers_wait_for_a_client_that_does_not_read() -> None:
+    """One read may hold thousands of requests: their answers are not made before there is room for them."""
+    async with serving() as (_, site, port), raw_client(port) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await client.send(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n" * 500)
+        before = -1
+        while before != site.seen:
+            before = site.seen
+            await asyncio.sleep(0.1)
+        assert 0 < site.seen < 100
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(500):
+            assert len((await client.response())[2]) == 1_000_000
 
 
 async def test_contents_past_the_limit_are_refused() -> None:

@@ -353,6 +353,8 @@ def test_a_truncated_response_is_an_error(data: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300 + b"\r\n",
         b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 999 X\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 099 X\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 def test_hostile_responses_are_errors(data: bytes) -> None:
@@ -465,6 +467,33 @@ def test_a_remembered_block_is_only_taken_with_a_plain_request_line() -> None:
             Requests().reader.feed(line + b"\r\n" + block)
     with pytest.raises(ProtocolError, match="header fields"):
         Requests(max_count=1).reader.feed(b"GET /a HTTP/1.1\r\n" + block)
+
+
+def test_a_block_with_the_next_request_begun_is_not_remembered() -> None:
+    """What follows a message in the same bytes is not part of its headers."""
+    http1._known_blocks.clear()
+    tail = b" HTTP/1.1\r\nHost: x\r\n\r\nUN"
+    sink = Requests()
+    for start in (b"LOCK /0", b"LOCK /1", b"LOCK /2", b"LOCK /3"):
+        sink.reader.feed(start + tail)
+    assert [message.method for message in sink.messages] == ["LOCK", "UNLOCK", "UNLOCK", "UNLOCK"]
+    assert http1._known_blocks == {}
+    for _ in range(3):
+        read(GET + b"\r\n", 0)
+    keeps = Requests()
+    for _ in range(3):
+        keeps.reader.feed(GET + b"\r\n")
+    keeps.reader.feed(GET + b"\r\nUN")
+    assert keeps.reader.in_message
+    with pytest.raises(ProtocolError):
+        keeps.reader.feed(GET + b"\r\n")  # UNGET is no method
+
+
+@pytest.mark.parametrize("line", [b"DESCRIBE /p/ RTSP/1.1", b"SOURCE / ICE/1.1", b"PLAY / HTTP/1.1"])
+def test_other_protocols_are_refused(line: bytes) -> None:
+    """llhttp also reads RTSP and ICE; their methods are none of HTTP's."""
+    with pytest.raises(ProtocolError):
+        read(line + b"\r\nHost: a\r\n\r\n")
 
 
 @given(st.lists(st.binary(max_size=64), max_size=8))

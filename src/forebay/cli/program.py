@@ -32,6 +32,7 @@ EXIT_START = 3
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the program and exit: 0 clean, 2 usage or invalid configuration, 3 could not start, 1 anything else."""
+    _open_standard_streams()
     try:
         code = program.main(arguments, prog_name="forebay", standalone_mode=False)
     except click.ClickException as error:
@@ -47,9 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except ForebayError as error:
         _complain(f"forebay: {_line(str(error))}")
         code = EXIT_ERROR
+    except OSError as error:  # standard output is a full disk, as a rule
+        _complain(f"forebay: {_line(str(error))}")
+        code = EXIT_ERROR
     except (click.Abort, KeyboardInterrupt):
         code = EXIT_ERROR
     sys.exit(code or 0)
+
+
+def _open_standard_streams() -> None:
+    """Those that we were started without lead nowhere. Else a socket would get their number, which uvloop aborts at."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115  # until we exit
 
 
 def _complain(*lines: str) -> None:
@@ -183,7 +198,12 @@ def _run_file(file: str, flags: dict[str, str], *, watching: bool, gateway_only:
     source = FileSource(file, load)
     plan = source.first()
     configure_logging(LogSettings(plan.system.log_level, plan.system.log_format))
-    return run_plan(plan, source=source, watching=watching, on_started=lambda: print_summary(plan))
+
+    def started() -> None:
+        with suppress(OSError, SystemExit):  # rich exits when nobody reads it, which is no reason not to run
+            print_summary(plan)
+
+    return run_plan(plan, source=source, watching=watching, on_started=started)
 
 
 @program.command("check")

@@ -7,7 +7,9 @@ known to be well-formed by then.
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,6 +41,10 @@ _TOML_REMEDIES = (
     ("Unterminated string", "close the quotes"),
     ("Illegal character", "close the quotes on the same line"),
     ("Unclosed inline table", 'close it with "}"'),
+    ("Invalid initial character", "an inline table { ... } stands on one line; a key is of letters, digits, _ and -"),
+    ("Invalid statement", "write KEY = VALUE, or [NAME]"),
+    ("Expected newline", "one KEY = VALUE per line, and no zeros before a number"),
+    ("Unescaped '\\'", "write it twice, or use single quotes"),
 )
 
 
@@ -62,13 +68,21 @@ class Document:
         """A problem with the value at ``key``, with where it comes from."""
         for end in range(len(key), 0, -1):
             if key[:end] in self.origins:
-                return Problem(message, self.origins[key[:end]], 0, remedy)
-        return Problem(message, key_text(key), self.line(key), remedy)
+                return Problem(_printable(message), self.origins[key[:end]], 0, _printable(remedy))
+        return Problem(_printable(message), key_text(key), self.line(key), _printable(remedy))
 
 
 def key_text(key: Key) -> str:
     """As people write it: ``upstreams.users.targets[1].weight``."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).lstrip(".")
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).lstrip(".")
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    """Control characters as escapes: a problem is one line, and must not write anywhere on a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read_document(path: str | Path) -> Document:
@@ -78,15 +92,18 @@ def read_document(path: str | Path) -> Document:
     """
     file = str(path)
     readers = {".toml": _read_toml, ".yaml": _read_yaml, ".yml": _read_yaml, ".json": _read_json}
-    read = readers.get(Path(path).suffix.lower())
+    suffix = Path(path).suffix.lower()
+    read = readers.get(suffix)
     if read is None:
         raise ConfigError(file, [Problem("unknown kind of file", remedy="name it .toml, .yaml, .yml or .json")])
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):  # to open one would wait for somebody who writes
+            raise ConfigError(file, [Problem("not a file", remedy="give the path of a configuration file")])
         with open(path, "rb") as opened:
             raw = opened.read(MAXIMUM_SIZE + 1)
         if len(raw) > MAXIMUM_SIZE:
             raise ConfigError(file, [Problem("longer than 4 MiB")])
-        data, lines = read(file, raw.decode("utf-8"))
+        data, lines = read(file, raw.decode("utf-8-sig"))  # some editors begin a file with a byte order mark
     except FileNotFoundError:
         raise ConfigError(file, [Problem("no such file", remedy="give the path of a configuration file")]) from None
     except OSError as error:
@@ -95,6 +112,9 @@ def read_document(path: str | Path) -> Document:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(file, [Problem("not UTF-8 text", line=line, remedy="save it as UTF-8")]) from None
+    except ValueError as error:  # of the parsers: an integer of thousands of digits, a date that does not exist
+        form = "YAML" if suffix == ".yml" else suffix[1:].upper()
+        raise ConfigError(file, [Problem(f"not {form}: {_sentence(str(error))}", remedy="put it in quotes")]) from None
     except RecursionError:
         raise ConfigError(file, [Problem("nested too deeply")]) from None
     if not isinstance(data, dict):
@@ -139,8 +159,6 @@ def _read_yaml(file: str, text: str) -> tuple[Any, dict[Key, int]]:
         raise ConfigError(file, [Problem(f"not YAML: {_sentence(message)}", line=line, remedy=remedy)]) from None
     except yaml.YAMLError as error:
         raise ConfigError(file, [Problem(f"not YAML: {_sentence(str(error))}")]) from None
-    except ValueError as error:  # a date that does not exist, an integer of a million digits
-        raise ConfigError(file, [Problem(f"not YAML: {_sentence(str(error))}", remedy="put it in quotes")]) from None
     return ({} if data is None else data), lines
 
 

@@ -38,7 +38,7 @@ Rate = Annotated[float, Meta(gt=0, extra={"unit": "rate"})]
 
 Balance = Literal["round-robin", "weighted-round-robin", "least-connections", "random", "p2c-ewma"]
 Name = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$", extra={"remedy": "letters, digits, _ . and -"})
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z", extra={"remedy": "letters, digits, _ . and -"})
 ]
 Text = Annotated[str, Meta(min_length=1)]
 
@@ -61,7 +61,7 @@ class System(_Section, frozen=True):
 class ServiceConfig(_Section, frozen=True):
     """``[services.NAME]``: an application of ours, one instance per address."""
 
-    app: Annotated[str, Meta(pattern=r"^[\w.]+:[\w.]+$", extra={"remedy": 'MODULE:NAME, as in "shop.users:app"'})]
+    app: Annotated[str, Meta(pattern=r"^[\w.]+:[\w.]+\Z", extra={"remedy": 'MODULE:NAME, as in "shop.users:app"'})]
     bind: Annotated[list[Text], Meta(min_length=1)]
     workers: Annotated[int, Meta(ge=1, le=64)] = 1  # processes per address
 
@@ -107,7 +107,7 @@ class Target(_Section, frozen=True):
 class Health(_Section, frozen=True):
     """``[upstreams.NAME.health]``: asking targets whether they are well."""
 
-    path: Annotated[str, Meta(pattern=r"^/[!-~]*$", extra={"remedy": 'a path that begins with "/"'})] = "/livez"
+    path: Annotated[str, Meta(pattern=r"^/[!-~]*\Z", extra={"remedy": 'a path that begins with "/"'})] = "/livez"
     interval: Duration = 5.0
     timeout: Duration = 1.0
     rise: Annotated[int, Meta(ge=1)] = 2  # good answers in a row that bring a target back
@@ -131,7 +131,8 @@ class Match(_Section, frozen=True):
     path: Annotated[str, Meta(pattern=r"^/", extra={"remedy": 'a path that begins with "/"'})] = "/*"
     # exact, or everything below when it ends in "/*"
     host: Text | None = None  # exact, or "*.example.com"
-    methods: list[Annotated[str, Meta(pattern="^[A-Z]+$", extra={"remedy": 'capitals, as in "GET"'})]] = []  # none: all
+    methods: list[Annotated[str, Meta(pattern=r"^[A-Z]+\Z", extra={"remedy": 'capitals, as in "GET"'})]] = []
+    # none: all
 
 
 class RetryConfig(_Section, frozen=True):

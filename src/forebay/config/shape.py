@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from forebay.config.document import Document, Key
+from forebay.config.document import Document, Key, key_text
 from forebay.config.units import parse_duration, parse_rate, parse_size
 from forebay.errors import Problem
 
@@ -85,7 +85,7 @@ class Shape:
         return False
 
     def _table(self, key: Key, value: Any, kind: inspect.StructType) -> Any:
-        if not self._is(key, value, dict):
+        if not self._is(key, value, dict, self._as_table(key, value)):
             return None
         fields = {field.encode_name: field for field in kind.fields}
         fitted = {}
@@ -103,7 +103,7 @@ class Shape:
         return fitted
 
     def _named(self, key: Key, value: Any, kind: inspect.DictType) -> Any:
-        if not self._is(key, value, dict):
+        if not self._is(key, value, dict, self._as_table(key, value)):
             return None
         fitted = {}
         for name, item in value.items():
@@ -112,11 +112,27 @@ class Shape:
         return fitted
 
     def _list(self, key: Key, value: Any, kind: inspect.ListType) -> Any:
-        if not self._is(key, value, list, f"write [{_shown(value)}]" if isinstance(value, str | dict) else ""):
+        if not self._is(key, value, list, self._as_list(key, value)):
             return None
         if kind.min_length and len(value) < kind.min_length:
             self._report(key, "is empty", "list at least one")
         return [self._fit((*key, index), item, kind.item_type, {}) for index, item in enumerate(value)]
+
+    def _as_table(self, key: Key, value: Any) -> str:
+        """How to write a table instead."""
+        if value is None:
+            return "give it keys, or remove it"
+        return f"write [{key_text(key)}]" if isinstance(value, list) and self._in_toml else ""
+
+    def _as_list(self, key: Key, value: Any) -> str:
+        """How to write a list instead."""
+        if isinstance(value, dict):
+            return f"write [[{key_text(key)}]]" if self._in_toml else "make it a list of tables"
+        return f"write [{_shown(value)}]" if isinstance(value, str) else ""
+
+    @property
+    def _in_toml(self) -> bool:
+        return self.document.file.lower().endswith(".toml")
 
     def _choice(self, key: Key, value: Any, choices: list[str]) -> Any:
         if value not in choices:
@@ -147,12 +163,18 @@ class Shape:
         else:
             return None
         if kind.gt is not None and number <= kind.gt:
-            self._report(key, f"cannot be {_shown(value)}", f"more than {kind.gt:g}")
+            self._report(key, f"cannot be {_shown(value)}", f"more than {_limit(kind.gt, unit)}")
         elif (kind.ge is not None and number < kind.ge) or (kind.le is not None and number > kind.le):
-            limits = [f"at least {kind.ge}"] if kind.ge is not None else []
-            limits += [f"at most {kind.le}"] if kind.le is not None else []
+            limits = [f"at least {_limit(kind.ge, unit)}"] if kind.ge is not None else []
+            limits += [f"at most {_limit(kind.le, unit)}"] if kind.le is not None else []
             self._report(key, f"cannot be {_shown(value)}", ", ".join(limits))
         return number
+
+
+def _limit(number: float, unit: str | None) -> str:
+    """A bound as it stands in a file."""
+    suffix = {"duration": "s", "size": "B", "rate": "/s"}.get(unit or "")
+    return f'"{number:.15g}{suffix}"' if suffix and number else f"{number:.15g}"
 
 
 def _shown(value: Any) -> str:

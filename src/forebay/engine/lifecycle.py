@@ -42,7 +42,7 @@ async def serve_until_signalled(
     """Start ``service``, run it until SIGTERM or SIGINT (or until it ends by itself), drain it and stop it.
 
     :param drain_timeout: seconds the service has to finish what is in flight; what is left then is cut.
-    :param cut_timeout: seconds past that for a service that keeps the deadline itself, and has still to cut what is left.
+    :param cut_timeout: seconds past that for a service that keeps the deadline itself, and then cuts what is left.
     :param on_reload: called on SIGHUP, one call at a time; signals that come meanwhile make one more. What it raises is
         logged, and the service runs on. Without it SIGHUP does nothing.
     :param on_signal: called with the name of the first signal that ends the service, before it drains.

@@ -91,7 +91,7 @@ class Process:
         self._listen = listen
         self._snapshot = msgspec.Raw(msgspec.msgpack.encode([]))
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._told = False  # to drain or to stop
+        self.told = False  # by us, to drain or to stop
         self._process: asyncio.subprocess.Process | None = None
         self._channel: Channel | None = None
         self._reaper: Task[None] | None = None
@@ -162,7 +162,7 @@ class Process:
         self._channel = channel = Channel(ours, self._on_message, who=f"worker {self.name}")
         self._reaper = start_task(self._reap(self._process, channel), f"reap {self.name}")
         channel.send("assign", assignment)
-        if self._told:  # meanwhile
+        if self.told:  # meanwhile
             channel.send("stop")
 
     def _on_message(self, message: Message) -> None:
@@ -236,7 +236,7 @@ class Process:
         return True
 
     def _tell(self, kind: str) -> None:
-        told, self._told = self._told, True
+        told, self.told = self.told, True
         if self._channel is None or self.gone.is_set():
             return
         try:

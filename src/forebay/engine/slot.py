@@ -212,7 +212,9 @@ class Slot:
         self.processes.discard(process)
         self._retiring.discard(process)
         self._on_gone(process)
-        log.info("worker ended", worker=self.name, pid=process.pid, exit=process.exit)
+        died = process.told and process.ready_since is not None and process.exit != "exit code 0"
+        say = log.warning if died else log.info  # what it had in flight is lost
+        say("worker ended", worker=self.name, pid=process.pid, exit=process.exit)
 
     def _on_lost(self, process: Process) -> None:
         self.current = None

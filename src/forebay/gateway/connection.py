@@ -16,6 +16,8 @@ __all__ = ["UpstreamConnection", "User"]
 
 log = structlog.get_logger("forebay.gateway")
 
+_MOST_INTERIM = 16  # 1xx answers before the one that counts: they are passed on without waiting for the client
+
 
 class Head(NamedTuple):
     """What of an answer's head matters to the gateway."""
@@ -63,6 +65,7 @@ class UpstreamConnection(ConnectionHandler):
 
     __slots__ = (
         "_idle_until",
+        "_interim",
         "_last_head",
         "_method",
         "_pieces",
@@ -86,6 +89,7 @@ class UpstreamConnection(ConnectionHandler):
         self._method = ""  # of the request, until something of its answer comes
         self._last_head = 0  # hash of the head before
         self._idle_until = 0.0
+        self._interim = 0
         self.head: Head | None = None
         self.complete = False
 
@@ -94,6 +98,7 @@ class UpstreamConnection(ConnectionHandler):
     def send(self, user: User, method: str, data: bytes) -> None:
         """Begin a request for ``user`` with ``data``, its head and maybe more of it. The rest goes to ``conn``."""
         self._user = user
+        self._interim = 0
         self.head = None
         self.complete = False
         self._method = method
@@ -235,6 +240,9 @@ class UpstreamConnection(ConnectionHandler):
         if reader.status >= 200:
             self.head = Head(reader.status, lines, reader.content_length)
         elif self._user is not None:
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                raise ProtocolError(f"more than {_MOST_INTERIM} interim answers")
             self._user.on_interim(reader.status, lines)
 
     def on_body(self, data: bytes) -> None:

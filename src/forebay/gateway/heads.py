@@ -180,7 +180,8 @@ class RequestHeads:
         first_host = _values(headers, b"x-forwarded-host")[:1] or [host]
         told = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host")
         others = [pair for pair in headers if _fates.get(pair[0], _fate(pair[0])) == _FORWARDED]
-        lines = [b"%b: %b\r\n" % pair for pair in others if pair[0].lower() not in told]
+        # a twin written with underscores is not the proxy's word; many servers cannot tell the two apart
+        lines = [b"%b: %b\r\n" % pair for pair in others if b"_" not in pair[0] and pair[0].lower() not in told]
         lines.append(b"x-forwarded-for: %b\r\n" % b", ".join((*hops, client.encode())))
         lines.append(b"x-forwarded-proto: %b\r\nx-forwarded-host: %b\r\n" % (proto[0], first_host[0]))
         return b"".join(lines)

@@ -138,6 +138,7 @@ class Forward(Receiver):
         "_deadline",
         "_exchange",
         "_has_body",
+        "_held",
         "_plan",
         "_proxy",
         "_replay",
@@ -162,6 +163,7 @@ class Forward(Receiver):
         self._target: Target | None = None  # in flight there
         self._tried: list[Target] = []
         self._attempt = 1
+        self._held = False  # the target waits, because the client does not read
         self._attached = False
         self._request_sent = False  # to its end
         self._replay: list[bytes] | None = None  # the content so far, while it may be needed again
@@ -232,6 +234,7 @@ class Forward(Receiver):
             return
         pieces = self._replay or ()
         up.send(self, method, b"".join((head, *(self._framed(piece) for piece in pieces))))
+        up.conn.expire_in(None)  # what a kept connection had armed is not for us; first we wait for the client
         if not self._attached:
             self._attached = True
             exchange.attach(self)  # hands over what waits, to on_body
@@ -267,9 +270,8 @@ class Forward(Receiver):
         self._request_sent = True
         if self._exchange.chunked:
             up.conn.write(_LAST_CHUNK)
-        if up.head is None:
-            self._deadline = now() + self._route.timeout
-            up.conn.expire_in(self._route.timeout)
+        self._deadline = now() + self._route.timeout
+        up.conn.expire_in(self._route.timeout)
 
     def on_upstream_writable(self) -> None:
         """The target reads again."""
@@ -324,14 +326,17 @@ class Forward(Receiver):
             del self._exchange  # nothing comes after it, and whoever holds us may be forgotten without a collector
             exchange.finish()
         elif going:
-            up.conn.expire_in(self._route.timeout)  # until the next piece
+            # until the next piece; a target that waits for the rest of the request has all the time the client takes
+            up.conn.expire_in(self._route.timeout if self._request_sent else None)
         else:
+            self._held = True
             up.conn.pause_reading()
             up.conn.expire_in(None)
 
     def on_writable(self) -> None:
         """The client reads again."""
         up = self._up
+        self._held = False
         if up is not None:
             up.conn.resume_reading()
             up.conn.expire_in(self._route.timeout)
@@ -361,7 +366,7 @@ class Forward(Receiver):
     def on_upstream_timeout(self) -> None:
         """The target let its time pass."""
         up = self._up
-        if up is None:
+        if up is None or self._held:
             return
         what = "the rest of the answer" if self._exchange.started else "an answer"
         if not self._request_sent:

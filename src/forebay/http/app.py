@@ -16,7 +16,7 @@ from forebay.http.binding import Binding, compile_binding, is_coroutine_function
 from forebay.http.call import Call
 from forebay.http.exchange import Exchange
 from forebay.http.messages import Request, Response
-from forebay.http.problems import is_expected, problem_of
+from forebay.http.problems import is_expected, problem, problem_of
 from forebay.http.results import Encoder, encoder_for
 from forebay.http.router import Router, parameters
 
@@ -203,7 +203,11 @@ class App:
         """The answer ``error`` leaves as; logged when an operator must know of it."""
         if not is_expected(error):
             log.error("handler failed", app=self.name, method=exchange.method, route=route.pattern, exc_info=error)
-        return problem_of(error)
+        try:
+            return problem_of(error)
+        except ValueError as unfit:  # its own words or headers cannot be sent
+            log.error("error cannot be sent", app=self.name, route=route.pattern, exc_info=unfit)
+            return problem(500)
 
     def encode_response(self, response: Response, exchange: Exchange, route: Route) -> tuple[int, bytes, bytes]:
         """A response as it is sent; one that cannot be sent, because of its headers, is a 500."""

@@ -78,13 +78,18 @@ class _Query:
 def _converter(kind: Any) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
         made = msgspec.convert(value, kind, strict=False)
-        if type(made) is int and not -(1 << 63) <= made < 1 << 63:
-            raise msgspec.ValidationError("Integer value out of range")
-        if type(made) is float and not math.isfinite(made):
-            raise msgspec.ValidationError("Expected a finite number")
+        for one in made if isinstance(made, list | tuple | set | frozenset) else (made,):
+            _check_number(one)
         return made
 
     return convert
+
+
+def _check_number(value: Any) -> None:
+    if type(value) is int and not -(1 << 63) <= value < 1 << 63:
+        raise msgspec.ValidationError("Integer value out of range")
+    if (type(value) is float and not math.isfinite(value)) or (type(value) is Decimal and not value.is_finite()):
+        raise msgspec.ValidationError("Expected a finite number")
 
 
 class Binding:

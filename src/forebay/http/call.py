@@ -9,9 +9,10 @@ import structlog
 from forebay.engine.connection import CloseReason
 from forebay.engine.loop import Cancelled
 from forebay.engine.tasks import Gate, Task, start_task
-from forebay.errors import ConnectionClosed, HTTPError
+from forebay.errors import ConnectionClosed
 from forebay.http.exchange import Exchange, Receiver
 from forebay.http.messages import BodySource, Request, Response
+from forebay.http.problems import problem
 
 if TYPE_CHECKING:
     from forebay.http.app import App, Route
@@ -60,13 +61,29 @@ class Call(Receiver, BodySource):
         exchange = self._exchange
         if not exchange.has_body:
             self._ended = True
-        self._task = task = start_task(self._run() if response is None else self._finish(response))
+        self._task = task = start_task(self._run(response))
         if not task.done() and not exchange.finished:
             exchange.attach(self)
 
     # -- the Task
 
-    async def _run(self) -> None:
+    async def _run(self, response: Response | None) -> None:
+        """Answer, whatever happens on the way: a request without an answer would hold its client for ever."""
+        try:
+            if response is None:
+                answer = await self._answer()
+                response = answer if isinstance(answer, Response) else None
+                if response is None and not self._exchange.finished:
+                    self._exchange.respond(*answer)
+            if response is not None:
+                await self._stream(response)
+        except BaseException as error:
+            self._rescue(error)
+            if isinstance(error, Cancelled | KeyboardInterrupt | SystemExit):
+                raise
+
+    async def _answer(self) -> Any:
+        """What the handler and its middleware make of the request: an answer, or a response to stream."""
         app, route, exchange = self._app, self._route, self._exchange
         binding = route.binding
         try:
@@ -81,31 +98,23 @@ class Call(Receiver, BodySource):
                 own = Request(exchange, self._path_params, route=route.pattern, source=self) if wanted else None
                 result = route.handler(**binding.bind(exchange, self._path_params, body, own))
                 answer = route.encode(await result if route.is_async else result)
-        except Cancelled:
-            if not exchange.finished:  # cancelled by something else than the client's leaving, which awaits an answer
-                log.warning("handler was cancelled", app=app.name, method=exchange.method, route=route.pattern)
-                exchange.respond(*app.answer_of(HTTPError(503), exchange, route))
-            raise
         except Exception as error:
-            if isinstance(error, ConnectionClosed) and self._gone is not None:
-                return  # it waited for a client that has left
+            if self._gone is not None:
+                raise
             answer = app.answer_of(error, exchange, route)
-        if exchange.finished:
-            return
-        if isinstance(answer, Response):
-            if answer.stream is not None:
-                await self._finish(answer)
-                return
-            answer = app.encode_response(answer, exchange, route)
-        exchange.respond(*answer)
+        if isinstance(answer, Response) and answer.stream is None:
+            return app.encode_response(answer, exchange, route)
+        return answer
 
-    async def _finish(self, response: Response) -> None:
-        """Stream a response, at the pace of the client."""
+    async def _stream(self, response: Response) -> None:
+        """Send a response piece by piece, at the pace of the client."""
         exchange = self._exchange
         stream = response.stream
         if stream is None:
             raise RuntimeError("there is nothing to stream")
         try:
+            if exchange.finished:
+                return
             length = response.headers.pop("content-length", None)
             exchange.start(response.status, response.headers.encode(), None if length is None else int(length))
             if exchange.method != "HEAD":
@@ -114,18 +123,26 @@ class Call(Receiver, BodySource):
                     if not exchange.write(piece.encode() if isinstance(piece, str) else piece):
                         await self._drained()
             exchange.finish()
-        except Exception as error:
-            if isinstance(error, ConnectionClosed) and self._gone is not None:
-                return
-            answer = self._app.answer_of(error, exchange, self._route)
-            if exchange.started:
-                exchange.abort("its stream failed")
-            else:
-                exchange.respond(*answer)
         finally:
             close = getattr(stream, "aclose", None)
             if close is not None:
                 await close()
+
+    def _rescue(self, error: BaseException) -> None:
+        """The handler, its stream or its answer failed in a way nothing else has caught."""
+        app, route, exchange = self._app, self._route, self._exchange
+        if self._gone is not None and isinstance(error, Cancelled | ConnectionClosed):
+            return  # the client left, and so did the handler
+        if isinstance(error, Cancelled):
+            log.warning("handler was cancelled", app=app.name, method=exchange.method, route=route.pattern)
+        else:
+            log.error("handler failed", app=app.name, method=exchange.method, route=route.pattern, exc_info=error)
+        if exchange.finished:
+            return
+        if exchange.started:
+            exchange.abort("its handler failed")
+        else:
+            exchange.respond(*problem(503 if isinstance(error, Cancelled) else 500))
 
     # -- what the Task waits for
 

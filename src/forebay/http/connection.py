@@ -250,6 +250,8 @@ class HTTPConnection(ConnectionHandler):
         self._current = None
         if self._pending:
             self._not_pending()
+        if self._receiving is not None and exchange.keep_alive:
+            self._throw_away(exchange)
         if not exchange.keep_alive or self.last:
             self._close_after(exchange)
         elif not self._advancing:
@@ -288,14 +290,15 @@ class HTTPConnection(ConnectionHandler):
             self._hand_on(queue.popleft())
         if self._refusal is not None and not self._closing:
             self._settle_refusal(self._refusal)
+        elif self._receiving is not None:
+            if not self._body_since:
+                self._await_body(self._receiving)
         elif self._current is None and not queue:
             if self._eof or (self.last and not self._reader.in_message):
                 self._closing = True
             elif self._reader.in_message and not self._head_since:
                 self._head_since = now()
                 self.conn.expire_in(self.server.timeouts.head)
-        elif self._receiving is not None and not self._body_since:
-            self._await_body(self._receiving)
         if self._queue_full and len(queue) <= self.server.limits.pipelined // 2:
             self._queue_full = False
             self.conn.resume_reading()
@@ -310,7 +313,9 @@ class HTTPConnection(ConnectionHandler):
         self._current = exchange
         try:
             self.server.application.on_request(exchange)
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # a stray CancelledError included: the client waits for an answer
             self._application_failed(exchange)
         if self._current is exchange:
             self._pending = True
@@ -323,10 +328,19 @@ class HTTPConnection(ConnectionHandler):
 
     def _application_failed(self, exchange: Exchange) -> None:
         log.exception("application failed", server=self.server.name, method=exchange.method)
+        if exchange.finished:
+            return
         if not exchange.started:
             exchange.respond(*problem(500))
         else:
             exchange.abort("application failed")
+
+    def _throw_away(self, exchange: Exchange) -> None:
+        """The answer came before the end of the content: read the rest, which nobody wants, in the usual time."""
+        if self._paused:
+            self._paused = False
+            self.conn.resume_reading()
+        self._await_body(exchange)
 
     def _await_body(self, exchange: Exchange) -> None:
         self._body_since = self._last_body = now()
@@ -336,11 +350,15 @@ class HTTPConnection(ConnectionHandler):
     def _check_body(self, conn: Connection, exchange: Exchange) -> None:
         timeouts = self.server.timeouts
         if self._paused:
+            conn.expire_in(timeouts.body)
             return  # the client waits for us, not we for it
         at = now()
         elapsed = at - self._body_since
         left = timeouts.body - (at - self._last_body)
-        if left <= 0:
+        if left <= 0 and exchange.finished:
+            self._closing = True
+            conn.close(CloseReason.TIMEOUT)  # it has its answer: another one would be taken for the next request's
+        elif left <= 0:
             self._refuse(ProtocolError(f"no content came for {timeouts.body:g} s", status=408))
         elif elapsed >= timeouts.body and exchange.body_received - self._body_base < timeouts.body_rate * elapsed:
             self._refuse(ProtocolError(f"content comes slower than {timeouts.body_rate} bytes a second", status=408))
@@ -358,6 +376,9 @@ class HTTPConnection(ConnectionHandler):
         """Answer bytes that cannot be accepted, after the answers to all that came before them."""
         victim, self._receiving = self._receiving, None
         if victim is not None:  # it is the content of this request that is wrong
+            if victim.finished:
+                self._closing = True
+                return
             if self._queue:
                 self._queue.pop()
             elif victim is self._current:

@@ -206,11 +206,10 @@ class Exchange:
         :param body: left out where the method or status forbids one (RFC 9110 section 6.4.1).
         :param date: add ``date`` and ``server``; False when ``headers`` has them.
         :raises RuntimeError: an answer was begun already.
+        :raises KeyError: a status that is none (100 to 599). Nothing is sent then.
         """
         if self.started:
             raise RuntimeError(f"{self!r} is answered already")
-        self.started = True
-        self.status = status
         link = self._link
         if status in _NO_BODY:
             length = body = b""
@@ -221,7 +220,10 @@ class Exchange:
         plain = self.http11 and self.keep_alive and self.body_complete and not link.last
         connection = b"" if plain else self._going_on()
         lines = link.server.date_lines if date else b""
-        link.send(b"".join((http1.STATUS_LINES[status], headers, length, lines, connection, b"\r\n", body)))
+        data = b"".join((http1.STATUS_LINES[status], headers, length, lines, connection, b"\r\n", body))
+        self.started = True  # from here on nothing fails
+        self.status = status
+        link.send(data)
         link.finished(self)
 
     def start(self, status: int, headers: bytes, length: int | None, *, date: bool = True) -> None:
@@ -235,8 +237,6 @@ class Exchange:
         """
         if self.started:
             raise RuntimeError(f"{self!r} is answered already")
-        self.started = True
-        self.status = status
         link = self._link
         if status in _NO_BODY:
             framing = http1.content_length(length) if status == 304 and length is not None else b""
@@ -256,7 +256,10 @@ class Exchange:
         plain = self.http11 and self.keep_alive and self.body_complete and not link.last
         connection = b"" if plain else self._going_on()
         lines = link.server.date_lines if date else b""
-        link.send(b"".join((http1.STATUS_LINES[status], headers, framing, lines, connection, b"\r\n")))
+        data = b"".join((http1.STATUS_LINES[status], headers, framing, lines, connection, b"\r\n"))
+        self.started = True
+        self.status = status
+        link.send(data)
 
     def interim(self, status: int, headers: bytes) -> None:
         """An interim answer, such as 103 (RFC 9110 section 15.2). Left out for HTTP/1.0."""

@@ -60,6 +60,11 @@ _METHODS = {
     method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY")
 }
 
+# Methods llhttp takes for the sake of RTSP and ICE.
+_NOT_HTTP = frozenset(
+    b"DESCRIBE ANNOUNCE SETUP PLAY PAUSE TEARDOWN GET_PARAMETER SET_PARAMETER REDIRECT RECORD FLUSH SOURCE".split()
+)
+
 # RFC 9110 section 7.2, RFC 3986 section 3.2.2. Userinfo has no place in Host; underscores are no names, but are met.
 _HOST_PATTERN = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
 _known_hosts: set[bytes] = set()
@@ -100,6 +105,7 @@ class RequestReader(Reader):
     content_length: int | None
 
     __slots__ = (
+        "_begun",
         "_ended",
         "_last_block",
         "_last_headers",
@@ -124,6 +130,7 @@ class RequestReader(Reader):
         super().__init__(sink, max_head, max_count)
         self.max_line = max_line
         self._parser = httptools.HttpRequestParser(self)
+        self._begun = False  # the parser has seen the beginning of a request, and not its end
         self._last_block = 0  # hash of the header block before this one
         self._last_line = 0  # and of the request line
         self._last_headers: HeaderPairs = ()
@@ -138,7 +145,7 @@ class RequestReader(Reader):
         :returns: whether what was fed so far ends with the end of a request.
         :raises ProtocolError: they are not acceptable; ``status`` says what to answer.
         """
-        if self.target or self._stalled or self._ended or len(data) > self._short:
+        if self._begun or self._stalled or self._ended or len(data) > self._short:
             self._feed(data)
             return not self.in_message
         line, _, block = data.partition(b"\r\n")
@@ -157,7 +164,11 @@ class RequestReader(Reader):
                 return True
         before = self._progress
         self._feed(data)
-        if self._progress == before + 2 and line.endswith(b" HTTP/1.1"):  # one head, one end, nothing between
+        if (
+            self._progress == before + 2  # one head, one end, nothing between
+            and block.find(b"\r\n\r\n") == len(block) - 4  # and nothing after
+            and line.endswith(b" HTTP/1.1")
+        ):
             self._remember(block)
         self._last_headers = ()
         return not self.in_message
@@ -195,9 +206,12 @@ class RequestReader(Reader):
     @property
     def in_message(self) -> bool:
         """Whether the beginning of a request, and not yet its end, has been seen."""
-        return bool(self.target) or self._stalled > 0
+        return self._begun or self._stalled > 0
 
     # -- what the parser calls
+
+    def on_message_begin(self) -> None:
+        self._begun = True
 
     def on_url(self, url: bytes) -> None:
         self.target = self.target + url if self.target else url
@@ -253,6 +267,7 @@ class RequestReader(Reader):
         elif self._upgrade and (self.content_length or self.chunked) and self._parser.should_upgrade():
             return  # llhttp ends the message before its body; _upgraded goes on with it
         self._progress += 1
+        self._begun = False
         self.target = b""
         if self.headers:
             self.headers = []
@@ -316,6 +331,8 @@ class RequestReader(Reader):
     def _other_method(self, raw_method: bytes) -> str:
         if raw_method == b"CONNECT":  # its target is no path, and what follows is no HTTP
             raise self._refuse("CONNECT is not served here", 405)
+        if raw_method in _NOT_HTTP:
+            raise self._refuse("this is not HTTP")
         return str(raw_method, "ascii")
 
     def _other_form(self, target: bytes) -> bytes:

@@ -69,6 +69,8 @@ class ResponseReader(Reader):
         if len(self.headers) > self.max_count or self._stalled + self._fed > self.max_head:
             self._check_head(0)
         self.status = status = self._parser.get_status_code()
+        if not 100 <= status <= 599:
+            raise self._refuse(f"status {status} is none (RFC 9110 section 15)")
         self.content_length = None
         self.chunked = False
         for name, value in self.headers:
