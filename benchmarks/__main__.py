@@ -70,7 +70,7 @@ def describe_machine() -> dict[str, str]:
     return {
         "CPU": cpu[1].strip() if cpu else platform.machine(),
         "cores": str(os.cpu_count()),
-        "Linux": platform.release(),
+        "Linux": platform.release().partition("-")[0],
         "Python": platform.python_version(),
         **packages,
         "nginx": _program_version(find_nginx(), "-v"),
