@@ -120,7 +120,17 @@ async def test_names_that_are_not_of_this_machine_are_refused(host: str) -> None
 async def test_names_of_this_machine_are_served(host: str) -> None:
     """With a port or without."""
     async with admin(Fake()) as port:
-        assert (await get(port, "/livez", host=host))[0] == 200
+        assert (await get(port, "/", host=host))[0] == 200
+
+
+async def test_probes_are_answered_whatever_they_call_us() -> None:
+    """Load balancers probe by addresses of their own, and some by HTTP/1.0 without a Host."""
+    async with admin(Fake()) as port:
+        status, _, body = await get(port, "/readyz", host="10.0.0.1")
+        assert (status, json.loads(body)) == (200, {"status": "ready"})
+        async with raw_client(port) as client:
+            await client.send(b"GET /livez HTTP/1.0\r\n\r\n")
+            assert (await client.response())[0] == 200
 
 
 def test_past_loopback_a_token_is_needed() -> None:

@@ -49,12 +49,17 @@ def admin_app(system: System, token: str | None = None) -> App:
 
     @app.middleware
     async def guard(request: Request, call_next: Handler[Request, Response]) -> Response:
-        if not authorised(request) and request.path not in _PROBES:
+        if request.path in _PROBES:
+            return await call_next(request)  # load balancers probe without tokens, and some without a Host
+        if not authorised(request):
             raise HTTPError(401, "a bearer token is needed", headers=[("www-authenticate", 'Bearer realm="forebay"')])
         if token is None and not _names_this_machine(request.headers.get("host", "")):
             # A page in a browser on this machine could have its own name resolve to 127.0.0.1 and read everything.
             raise HTTPError(403, "without a token, admin answers only to localhost and loopback addresses")
         return await call_next(request)
+
+    def told_everything(request: Request) -> bool:
+        return authorised(request) and (token is not None or _names_this_machine(request.headers.get("host", "")))
 
     @app.get("/livez")
     def livez() -> dict[str, Any]:
@@ -64,7 +69,7 @@ def admin_app(system: System, token: str | None = None) -> App:
     def readyz(request: Request) -> Response:
         reasons = system.unready()
         answer: dict[str, Any] = {"status": "not ready" if reasons else "ready"}
-        if authorised(request):
+        if told_everything(request):
             answer |= {"state": system.state, "reasons": reasons}
         return Response(answer, status=503 if reasons else 200, headers={"cache-control": "no-store"})
 
