@@ -7,6 +7,12 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
+from hypothesis import HealthCheck, settings
+
+# How fast inputs are generated and tried depends on the machine, which is not what these tests are about: making the
+# table of Unicode alone takes seconds on a slow one.
+settings.register_profile("forebay", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("forebay")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
