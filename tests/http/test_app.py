@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http import HTTPStatus
@@ -13,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from forebay.errors import ConnectionClosed, HTTPError, Overloaded
-from forebay.http import App, HTTPServer, Request, Response
+from forebay.http import App, Exchange, HTTPServer, Request, Response
 from tests.support import RawClient, eventually, raw_client, running
 
 CallNext = Callable[[Request], Awaitable[Response]]
@@ -722,3 +723,26 @@ async def test_numbers_in_lists_have_the_same_bounds() -> None:
         assert (await client.get("/?floats=1&floats=2.5&ints=3"))[2] == b"3"
         for query in ("floats=nan&floats=1", "floats=inf", "ints=" + "9" * 30):
             assert (await client.get(f"/?{query}"))[0] == 422, query
+
+
+async def test_requests_leave_nothing_for_the_collector() -> None:
+    """Exchange, handler and task do not hold each other once the answer is out: the collector would stop the world."""
+    app = App()
+
+    @app.get("/{n:int}")
+    async def answer(n: int) -> dict[str, int]:
+        await asyncio.sleep(0)
+        return {"n": n}
+
+    async with serving(app) as client:
+        await client.get("/0")
+        gc.collect()
+        gc.disable()
+        try:
+            for n in range(50):
+                await client.get(f"/{n}")
+            await asyncio.sleep(0)
+            alive = sum(isinstance(thing, Exchange) for thing in gc.get_objects())
+        finally:
+            gc.enable()
+    assert alive <= 2

@@ -295,7 +295,6 @@ class Forward(Receiver):
         upstream.answered(up.target, at - self._sent_at, at)
         self._route.statuses[head.status] += 1
         self._done(up, at)  # first: finish() may bring the next request, which can use the connection
-        del self._exchange  # nothing comes after it, and whoever holds us may be forgotten without a collector
         exchange.respond(head.status, head.lines, content, date=False)
 
     def on_received(self, up: UpstreamConnection) -> None:
@@ -323,7 +322,6 @@ class Forward(Receiver):
             self._done(up, now())
         going = exchange.write(data) if data else True
         if complete:
-            del self._exchange  # nothing comes after it, and whoever holds us may be forgotten without a collector
             exchange.finish()
         elif going:
             # until the next piece; a target that waits for the rest of the request has all the time the client takes

@@ -224,6 +224,7 @@ class Exchange:
         self.started = True  # from here on nothing fails
         self.status = status
         link.send(data)
+        self._receiver = _NOBODY  # it knows us, and a cycle would wait for the collector
         link.finished(self)
 
     def start(self, status: int, headers: bytes, length: int | None, *, date: bool = True) -> None:
@@ -304,6 +305,7 @@ class Exchange:
             return
         if self._chunked_out:
             self._link.send(http1.LAST_CHUNK)
+        self._receiver = _NOBODY
         self._link.finished(self)
 
     def abort(self, reason: str) -> None:
@@ -354,4 +356,5 @@ class Exchange:
         """Nothing can be answered any more."""
         self.finished = True
         self._chunks = None
-        self._receiver.on_disconnect(reason)
+        receiver, self._receiver = self._receiver, _NOBODY
+        receiver.on_disconnect(reason)
