@@ -9,16 +9,22 @@
     ├── CrashLoop                 a worker keeps dying; we gave up          exit 1
     ├── ConnectionClosed          the peer is gone, or we closed
     ├── FramingError              bytes that are not a message
-    │   └── FrameTooLong          a message past its codec's maximum
+    │   ├── FrameTooLong          a message past its codec's maximum
+    │   └── ProxyHeaderError      no PROXY header where one has to be
     ├── ProtocolError             hostile or broken HTTP; carries a status
     ├── HTTPError                 an answer other than success
     │   └── ValidationError       input that does not fit; lists every field
     ├── DeadlineExceeded          the time given to a piece of work is over
     ├── Overloaded                a limit refused the work before it began
+    ├── ChannelClosed             nothing more goes through a channel between tasks
+    ├── ExecutorStopped           the executor of a job drains or was stopped
+    ├── NotTransferable           what a job takes or gives cannot cross to another process
+    ├── ProcessDied               the process that ran a job ended before the job did
     └── UpstreamError             whoever we called failed
         ├── NoTarget              nobody is left to call
         ├── ConnectFailed         no connection came about
-        │   └── ConnectTimeout
+        │   ├── ConnectTimeout
+        │   └── TLSFailed         connected, but not securely
         ├── UpstreamClosed        the connection ended before the answer did
         ├── UpstreamTimeout       no answer in time
         └── UpstreamProtocolError an answer that is not HTTP
@@ -37,14 +43,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 __all__ = [
+    "ChannelClosed",
     "ConfigError",
     "ConnectFailed",
     "ConnectTimeout",
     "ConnectionClosed",
     "CrashLoop",
     "DeadlineExceeded",
+    "ExecutorStopped",
     "FieldError",
     "ForebayError",
     "FrameTooLong",
@@ -52,12 +61,16 @@ __all__ = [
     "HTTPError",
     "MissingExtra",
     "NoTarget",
+    "NotTransferable",
     "Overloaded",
     "Problem",
+    "ProcessDied",
     "ProtocolError",
+    "ProxyHeaderError",
     "RetryClass",
     "Source",
     "StartError",
+    "TLSFailed",
     "UpstreamClosed",
     "UpstreamError",
     "UpstreamProtocolError",
@@ -94,6 +107,17 @@ class ForebayError(Exception):
             self.source = source
         if retry is not None:
             self.retry = retry
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, self.__dict__)  # not by __init__, whose arguments differ
+
+
+def _again(kind: type[ForebayError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ForebayError:
+    """An error as it was before it went to another process."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +176,10 @@ class FramingError(ForebayError):
 
 class FrameTooLong(FramingError):
     """A message is longer than its framing's maximum."""
+
+
+class ProxyHeaderError(FramingError):
+    """A connection did not begin with a PROXY header, where one has to come first."""
 
 
 class ProtocolError(ForebayError):
@@ -224,6 +252,28 @@ class Overloaded(ForebayError):
         super().__init__(message)
 
 
+class ChannelClosed(ForebayError):
+    """The channel is closed: nothing was sent, or nothing is left to receive."""
+
+    retry = RetryClass.SAFE
+
+
+class ExecutorStopped(ForebayError):
+    """The executor takes no new jobs (``retry`` is ``safe``), or was stopped while it ran this one (``maybe``)."""
+
+    retry = RetryClass.SAFE
+
+
+class NotTransferable(ForebayError):
+    """The arguments, the result or the error of a job cannot be sent to another process or back from it."""
+
+
+class ProcessDied(ForebayError):
+    """The process that ran a job ended before the job did, so it may have been done in part. The message says how."""
+
+    retry = RetryClass.MAYBE
+
+
 class UpstreamError(ForebayError):
     """Whoever we called failed. ``target`` is its address, where one was chosen."""
 
@@ -252,6 +302,12 @@ class ConnectTimeout(ConnectFailed):
     """The connection did not come about in time. Nothing was sent."""
 
     status = 504
+
+
+class TLSFailed(ConnectFailed):
+    """The TLS handshake failed: a certificate was refused, or there is no protocol in common. Nothing was sent."""
+
+    retry = RetryClass.NEVER
 
 
 class UpstreamClosed(UpstreamError):

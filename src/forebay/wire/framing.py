@@ -1,12 +1,99 @@
-"""Framings: how a stream of bytes is cut into messages, and messages become bytes again."""
+"""Framings: how a stream of bytes is cut into messages, and messages become bytes again.
+
+=========================  =============================================================================================
+:class:`Lines`             text, one message per line
+:class:`Delimited`         messages that end with bytes of your choice
+:class:`Fixed`             messages of one size
+:class:`LengthPrefixed`    binary messages after their length, with or without a header of their own
+:class:`Varint`            messages after their length as a varint, as in protobuf's delimited streams
+``framing=None``           no framing: a server hands on what arrives, as it was cut by the network
+=========================  =============================================================================================
+
+**Maximum.** Every framing has a maximum. It protects the reader: a longer message of the peer is :class:`FrameTooLong`
+as soon as that can be known, and no more than the maximum, the framing's own bytes and one chunk are ever held. It says
+nothing about what may be *sent*: small requests with large answers are common, and how much the peer takes only the
+peer knows. ``encode`` refuses what the framing cannot express, and nothing else.
+
+**Copies.** The binary framings give messages as ``bytes``, which costs one copy of each, or with ``views=True`` as
+read-only memoryviews of the chunk they arrived in. A view of a message that lies in one chunk copies nothing. But
+making a view costs as much as copying 10 KiB, it keeps its whole chunk (up to 256 KiB) in memory for as long as it
+lives, and it is no ``bytes``: it has no ``startswith``, cannot be added to, and many libraries do not take it. Views
+pay for messages of more than 10 KiB that are passed on, parsed or written to a file at once. A message that came in
+pieces is put together in either case.
+
+**A framing of your own** is an object with ``maximum``, ``encode`` and ``decoder``, as :class:`Framing` says. This one
+has messages that are lists of the fields between tabs, one to a line; it leaves the cutting to :class:`Lines`::
+
+    from forebay.errors import FramingError
+    from forebay.wire.framing import Decoder, Lines
+
+    class Records:
+        def __init__(self, fields: int, maximum: int = 4096) -> None:
+            self.fields = fields
+            self.maximum = maximum
+            self._lines = Lines(maximum)
+
+        def encode(self, message: list[str]) -> bytes:
+            if len(message) != self.fields or any("\\t" in field for field in message):
+                raise ValueError(f"a record has {self.fields} fields, without tabs")
+            return self._lines.encode("\\t".join(message))
+
+        def decoder(self) -> Decoder:
+            return RecordsDecoder(self.fields, self._lines.decoder())
+
+    class RecordsDecoder:
+        def __init__(self, fields: int, lines: Decoder) -> None:
+            self._fields = fields
+            self._lines = lines
+            self._error: FramingError | None = None
+
+        @property
+        def error(self) -> FramingError | None:
+            return self._error or self._lines.error
+
+        @property
+        def pending(self) -> int:
+            return self._lines.pending
+
+        def feed(self, data: bytes) -> list[list[str]]:
+            if self.error is not None:
+                raise self.error
+            records = [line.split("\\t") for line in self._lines.feed(data)]
+            for number, record in enumerate(records):
+                if len(record) != self._fields:
+                    self._error = FramingError(f"a record has {len(record)} fields, where {self._fields} are expected")
+                    if not number:
+                        raise self._error
+                    return records[:number]  # what came before the bad one is good
+            return records
+
+        def eof(self) -> None:
+            self._lines.eof()
+
+    assert Records(2).decoder().feed(b"a\\tb\\nc\\td\\n") == [["a", "b"], ["c", "d"]]
+"""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
 from forebay.errors import FrameTooLong, FramingError
+from forebay.wire.delimited import Delimited
+from forebay.wire.lines import Lines
+from forebay.wire.prefixed import LengthPrefixed
+from forebay.wire.sized import Fixed, Varint
 
-__all__ = ["Decoder", "Framing", "Lines"]
+__all__ = [
+    "Decoder",
+    "Delimited",
+    "Fixed",
+    "FrameTooLong",
+    "Framing",
+    "FramingError",
+    "LengthPrefixed",
+    "Lines",
+    "Varint",
+]
 
 
 class Decoder(Protocol):
@@ -16,8 +103,15 @@ class Decoder(Protocol):
     def error(self) -> FramingError | None:
         """Why nothing more can be read, once :meth:`feed` met bytes that are not a message."""
 
+    @property
+    def pending(self) -> int:
+        """Bytes held of a message that is not complete yet; 0 when there is none, and after an error.
+
+        It is read after every :meth:`feed`, so it is best an attribute.
+        """
+
     def feed(self, data: bytes) -> list[Any]:
-        """The messages that ``data`` completes, in order.
+        """The messages that ``data`` completes, in order. ``data`` may be kept: it never changes.
 
         When messages stood before the bytes that are not one, they are returned, and :attr:`error` is set.
 
@@ -27,7 +121,7 @@ class Decoder(Protocol):
     def eof(self) -> None:
         """The peer sends nothing more.
 
-        :raises FramingError: it stopped in the middle of a message.
+        :raises FramingError: it stopped in the middle of a message, or :attr:`error` was set before.
         """
 
 
@@ -46,127 +140,3 @@ class Framing(Protocol):
 
     def decoder(self) -> Decoder:
         """A new decoder, for one connection."""
-
-
-class Lines:
-    """One message per line. A line ends with LF or CRLF; which one it was is not part of the message.
-
-    :param maximum: bytes of the longest line accepted, without its end. A longer one is :class:`FrameTooLong`.
-    :param encoding: messages are ``str`` in this encoding, and bytes that are not valid in it are a
-        :class:`FramingError`; ``None``: messages are ``bytes``.
-    :param strict: lines end with CRLF only, both ways; a lone LF is a :class:`FramingError`. Else LF is sent.
-
-    :raises ValueError: a parameter makes no sense.
-    :raises LookupError: there is no such encoding.
-
-    Bytes after the last line's end are no message: a peer that leaves in the middle of a line is a
-    :class:`FramingError`, since what it meant to say is not known.
-    """
-
-    __slots__ = ("_end", "encoding", "maximum", "strict")
-
-    def __init__(self, maximum: int = 64 * 1024, *, encoding: str | None = "utf-8", strict: bool = False) -> None:
-        if maximum < 1:
-            raise ValueError(f"Lines maximum {maximum}: must be at least 1")
-        if encoding is not None and "\n".encode(encoding) != b"\n":  # LookupError: there is no such encoding
-            raise ValueError(f"Lines encoding {encoding!r}: must write a line feed as one byte, as ASCII does")
-        self.maximum = maximum
-        self.encoding = encoding
-        self.strict = strict
-        self._end = b"\r\n" if strict else b"\n"
-
-    def __repr__(self) -> str:
-        return f"Lines(maximum={self.maximum}, encoding={self.encoding!r}, strict={self.strict})"
-
-    def encode(self, message: str | bytes) -> bytes:
-        """``message`` and a line's end.
-
-        :raises ValueError: it contains a line feed, or characters the encoding does not have.
-        """
-        if isinstance(message, str):
-            broken = "\n" in message
-            message = message.encode(self.encoding or "utf-8")
-        else:
-            broken = b"\n" in message
-        if broken:
-            raise ValueError("a line cannot contain a line feed: it would be two lines")
-        return message + self._end
-
-    def decoder(self) -> LinesDecoder:
-        """A new decoder, for one connection."""
-        return LinesDecoder(self)
-
-
-class LinesDecoder:
-    """Cuts one connection's bytes into lines. See :class:`Lines`."""
-
-    __slots__ = ("_encoding", "_maximum", "_plain", "_rest", "_strict", "error")
-
-    def __init__(self, framing: Lines) -> None:
-        self.error: FramingError | None = None
-        self._maximum = framing.maximum
-        self._encoding = framing.encoding or ""
-        self._strict = framing.strict
-        self._plain = framing.encoding is not None and not framing.strict
-        self._rest = bytearray()  # the line that has not ended yet
-
-    def feed(self, data: bytes) -> list[Any]:
-        """The lines that ``data`` completes. See :meth:`Decoder.feed`."""
-        if self.error is not None:
-            raise self.error
-        if self._plain and not self._rest and len(data) <= self._maximum and data[-1:] == b"\n":
-            # the usual case, whole lines of which none can be too long, in one go
-            try:
-                text = data.decode(self._encoding)
-            except UnicodeDecodeError:
-                return self._feed(data)  # the lines before the bad one may be good
-            if "\r" not in text:
-                texts = text.split("\n")
-                texts.pop()
-                return texts
-        return self._feed(data)
-
-    def _feed(self, data: bytes) -> list[Any]:
-        lines = data.split(b"\n")
-        rest = lines.pop()
-        messages: list[Any] = []
-        try:
-            if lines and self._rest:
-                self._check(len(self._rest) + len(lines[0]) - 1)  # before they are joined; one may be the CR
-                lines[0] = bytes(self._rest) + lines[0]
-                self._rest.clear()
-            for line in lines:
-                messages.append(self._message(line))
-            if rest:
-                self._check(len(self._rest) + len(rest) - 1)
-                self._rest += rest
-        except FramingError as error:
-            self.error = error
-            self._rest = bytearray()
-            if not messages:
-                raise
-        return messages
-
-    def _message(self, line: bytes) -> str | bytes:
-        if line[-1:] == b"\r":
-            line = line[:-1]
-        elif self._strict:
-            raise FramingError("a line ended with LF alone, where CRLF is expected")
-        self._check(len(line))
-        if not self._encoding:
-            return line
-        try:
-            return line.decode(self._encoding)
-        except UnicodeDecodeError as error:
-            raise FramingError(f"a line is not valid {self._encoding}: {error.reason}") from None
-
-    def _check(self, length: int) -> None:
-        if length > self._maximum:
-            raise FrameTooLong(f"a line is longer than {self._maximum} bytes")
-
-    def eof(self) -> None:
-        """See :meth:`Decoder.eof`."""
-        if self.error is not None:
-            raise self.error
-        if self._rest:
-            raise FramingError(f"the connection ended in the middle of a line, after {len(self._rest)} bytes of it")
