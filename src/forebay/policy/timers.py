@@ -16,9 +16,10 @@ __all__ = ["Timed", "TimerWheel"]
 class Timed(Protocol):
     """What a wheel holds. Compared and hashed by identity."""
 
-    expires_at: float
-    """When it expires; ``inf``: not at all. Moved later, or to ``inf``, by storing it; moved earlier by
-    :meth:`TimerWheel.add` after storing it (needed only when it is earlier than ``due_at``)."""
+    @property
+    def expires_at(self) -> float:
+        """When it expires; ``inf``: not at all. It may move later, or to ``inf``, at any time without the wheel being
+        told; once it is earlier than ``due_at``, :meth:`TimerWheel.add` has to be called."""
 
     due_at: float
     """When the wheel looks at it next; ``inf``: it is in no wheel. Written by the wheel only; starts as ``inf``."""
@@ -42,12 +43,14 @@ class TimerWheel(Generic[T]):
     def __init__(self, resolution: float, now: float) -> None:
         self.resolution = resolution
         self.now = now  # as of the last advance: a clock for those that need no better one
-        self._slots: dict[int, dict[T, None]] = {}  # by tick; a dict is a set that keeps its order
+        # By tick: when it is due, and what is held until then. The float is one object for all entries of a slot, which
+        # counts with 100,000 of them; a dict is a set that keeps its order.
+        self._slots: dict[int, tuple[float, dict[T, None]]] = {}
         self._done = int(now / resolution)  # every slot up to this tick has been looked at
 
     def __len__(self) -> int:
         """How many entries are held; entries that were disarmed count until their slot comes."""
-        return sum(map(len, self._slots.values()))
+        return sum(len(entries) for _, entries in self._slots.values())
 
     def __bool__(self) -> bool:
         return bool(self._slots)
@@ -55,14 +58,15 @@ class TimerWheel(Generic[T]):
     def add(self, entry: T) -> None:
         """Hold ``entry`` until ``entry.expires_at``. One that is held already moves to the slot of that moment."""
         self.discard(entry)
-        if entry.expires_at == inf:
+        expires_at = entry.expires_at
+        if expires_at == inf:
             return
-        tick = max(ceil(entry.expires_at / self.resolution), self._done + 1)
+        tick = max(ceil(expires_at / self.resolution), self._done + 1)
         slot = self._slots.get(tick)
         if slot is None:
-            slot = self._slots[tick] = {}
-        slot[entry] = None
-        entry.due_at = tick * self.resolution
+            slot = self._slots[tick] = (tick * self.resolution, {})
+        entry.due_at, entries = slot
+        entries[entry] = None
 
     def discard(self, entry: T) -> None:
         """Forget ``entry``, at once. Nothing happens when it is not held."""
@@ -70,9 +74,9 @@ class TimerWheel(Generic[T]):
             return
         tick = round(entry.due_at / self.resolution)
         entry.due_at = inf
-        slot = self._slots[tick]
-        del slot[entry]
-        if not slot:
+        entries = self._slots[tick][1]
+        del entries[entry]
+        if not entries:
             del self._slots[tick]
 
     def advance(self, now: float) -> list[T]:
@@ -86,7 +90,7 @@ class TimerWheel(Generic[T]):
         self._done = max(self._done, current)
         expired: list[T] = []
         for tick in ticks:
-            for entry in self._slots.pop(tick):
+            for entry in self._slots.pop(tick)[1]:
                 entry.due_at = inf
                 if entry.expires_at <= now:
                     expired.append(entry)
