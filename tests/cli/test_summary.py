@@ -44,6 +44,16 @@ TCP = {"app": "a:b", "bind": ["tcp://127.0.0.1:7100"]}
             ],
         ),
         ({"services": {"c": TCP}, "system": {"admin": "off"}}, ["nc 127.0.0.1 7100"]),
+        *[
+            ({"services": {"c": {"app": "a:b", "bind": [url]}}, "system": {"admin": "off"}}, commands)
+            for url, commands in (
+                ("tcp://*:7100", ["nc 127.0.0.1 7100"]),
+                ("udp://[::]:7100", ["nc -u ::1 7100"]),
+                ("unix:///run/my chat.sock", ["nc -U '/run/my chat.sock'"]),
+                ("tls://[::]:7100", ["openssl s_client -quiet -connect [::1]:7100"]),
+                ("fd://3", []),
+            )
+        ],
     ],
 )
 def test_three_commands_are_offered_where_there_are_three(data: dict[str, Any], expected: list[str]) -> None:

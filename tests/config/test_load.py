@@ -179,6 +179,7 @@ def test_broken_10_not_toml(shop: Path) -> None:
         ('["tcp://127.0.0.1:7100"]', '["ftp://127.0.0.1:7100"]', "services.chat.bind[0]", 10, ""),
         ('"http://127.0.0.1:8080"', '"tcp://127.0.0.1:8080"', "gateway.bind[0]", 13, ""),
         ("workers = 1", "workers = 1000", "gateway.workers", 14, "at most 64"),
+        ("workers = 1", 'workers = "two"', "gateway.workers", 14, 'or "auto"'),
         ("workers = 1", 'trusted_proxies = ["10.0.0.1/8"]', "gateway.trusted_proxies[0]", 14, "10.0.0.0/8"),
         ("workers = 1", 'limits = { body = "64" }', "gateway.limits.body", 14, "64KiB"),
         (
@@ -190,6 +191,11 @@ def test_broken_10_not_toml(shop: Path) -> None:
         ),
         ('"http://127.0.0.1:7003"', '"http://127.0.0.1:8080"', "upstreams.users.targets[2].url", 21, "behind"),
         ('"http://127.0.0.1:7003"', '"http://127.0.0.1:0"', "upstreams.users.targets[2].url", 21, "port"),
+        ('"http://127.0.0.1:7003"', '"http://*:7003"', "upstreams.users.targets[2].url", 21, "name a host"),
+        ('["tcp://127.0.0.1:7100"]', '["unix://run/x"]', "services.chat.bind[0]", 10, "unix:///run/app.sock"),
+        ('["tcp://127.0.0.1:7100"]', '["fd://3", "fd://3"]', "services.chat.bind[1]", 10, "another address"),
+        ('["tcp://127.0.0.1:7100"]', '["udp://*:1", "udp://[::]:1"]', "services.chat.bind[1]", 10, "another port"),
+        ('["tcp://127.0.0.1:7100"]', '["tcp://*:8080"]', "gateway.bind[0]", 13, "another port"),
         ('"http://127.0.0.1:7003"', '"http://a/b?c"', "upstreams.users.targets[2].url", 21, ""),
         ('interval = "2s"', 'interval = "500ms"', "upstreams.users.health.timeout", 23, "at most"),
         ('path = "/livez"', 'path = "livez"', "upstreams.users.health.path", 24, "begins"),
@@ -214,6 +220,13 @@ def test_a_mistake_is_named(shop: Path, old: str, new: str, key: str, line: int,
     (problem,) = [problem for problem in found if problem.key == key]
     assert problem.line == line
     assert remedy in problem.remedy
+
+
+@pytest.mark.parametrize("urls", ['"udp://127.0.0.1:8080"', '"unix:///a", "unix:///b"', '"fd://3", "fd://4"'])
+def test_services_listen_on_whatever_there_is(shop: Path, urls: str) -> None:
+    """Datagrams and connections have ports of their own; sockets without ports differ by name."""
+    shop.write_text(SHOP.replace('["tcp://127.0.0.1:7100"]', f"[{urls}]", 1))
+    assert ", ".join(f'"{url}"' for url in load_system(shop).services["chat"].bind) == urls
 
 
 def test_all_problems_are_listed_at_once(shop: Path) -> None:

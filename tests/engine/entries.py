@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
+import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from forebay.engine.address import parse_address
 from forebay.engine.connection import Connection
 from forebay.engine.handler import CloseReason, ConnectionHandler
+from forebay.engine.listener import listen
+from forebay.engine.load import accepted
 from forebay.engine.server import TCPServer
 from forebay.errors import ConfigError, Problem, StartError
 from forebay.observe.metrics import Counter, Family, Gauge
@@ -144,6 +150,103 @@ class Dies(Stub):
         asyncio.get_running_loop().call_later(0.05, os._exit, self.code)
 
 
+class Blocking(Stub):
+    """Blocks its event loop in the way that the first line it is sent names: ``busy``, ``sleep``, ``c`` or ``orphan``.
+
+    Any other line is answered with the pid, ``accept N`` after counting N connections, ``grow N`` after taking N MiB.
+    """
+
+    def __init__(self, bind: str, start: float) -> None:
+        self.bind = bind
+        self.hold: list[bytearray] = []
+        threading.Thread(target=wait_in_a_thread, daemon=True).start()
+        time.sleep(start)
+
+    async def start(self) -> None:
+        """Listen."""
+        sock = await listen(parse_address(self.bind))
+        self.server = await asyncio.start_server(self.serve, sock=sock)
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        self.server.close()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Do what is asked."""
+        while line := await reader.readline():
+            how, _, number = line.decode().strip().partition(" ")
+            match how:
+                case "busy":
+                    block_busily()
+                case "sleep":
+                    block_in_sleep(float(number or 60))
+                case "c":
+                    block_in_c()
+                case "orphan":
+                    block_until_orphaned(number)
+                case "accept":
+                    accepted.count += int(number)
+                case "grow":
+                    self.hold.append(bytearray(int(number) * 2**20))
+            writer.write(b"%d\n" % os.getpid())
+        writer.close()
+
+
+def wait_in_a_thread() -> None:
+    """What is to be seen of another thread."""
+    threading.Event().wait(60)
+
+
+def block_busily() -> None:
+    """Compute."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        pass
+
+
+def block_in_sleep(seconds: float) -> None:
+    """Wait for something in the wrong way."""
+    time.sleep(seconds)
+
+
+def block_in_c() -> None:
+    """Call into C that keeps the interpreter's lock, so that no other thread runs either."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        ctypes.PyDLL(None).sleep(60)
+
+
+def block_until_orphaned(path: str) -> None:
+    """Block until the kernel has set the alarm, and then bring that forward, so that the test need not wait for it."""
+    Path(path).touch()
+    while not signal.getitimer(signal.ITIMER_REAL)[0]:
+        time.sleep(0.01)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    time.sleep(60)
+
+
+class Datagrams(Stub):
+    """Answers each datagram with its pid."""
+
+    def __init__(self, bind: str) -> None:
+        self.bind = bind
+
+    async def start(self) -> None:
+        """Listen."""
+        self.sock = await listen(parse_address(self.bind, schemes=("udp",)))
+        asyncio.get_running_loop().add_reader(self.sock, self.answer, self.sock)
+
+    def answer(self, sock: socket.socket) -> None:
+        """Answer one."""
+        _, peer = sock.recvfrom(100)
+        sock.sendto(b"%d" % os.getpid(), peer)
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        asyncio.get_running_loop().remove_reader(self.sock)
+        self.sock.close()
+
+
 def first(path: str) -> bool:
     """Whether nobody was here before."""
     try:
@@ -158,6 +261,20 @@ async def answers(bind: str = "tcp://127.0.0.1:0", version: str = "v1", only_fir
     if only_first and not first(only_first):
         raise StartError("somebody was faster")
     return Answers(bind, version)
+
+
+def blocking(bind: str = "tcp://127.0.0.1:0", start: float = 0.0, only_first: str = "", grown: int = 0) -> Service:
+    """Blocks when asked, and at its start; ``only_first`` as above; it takes ``grown`` MiB from the start."""
+    if only_first and not first(only_first):
+        raise StartError("somebody was faster")
+    service = Blocking(bind, start)
+    service.hold.append(bytearray(grown * 2**20))
+    return service
+
+
+def datagrams(bind: str = "udp://127.0.0.1:0") -> Service:
+    """Answers datagrams."""
+    return Datagrams(bind)
 
 
 def hangs(where: str) -> Service:

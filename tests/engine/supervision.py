@@ -42,6 +42,16 @@ def port_of(supervisor: Supervisor) -> int:
     return supervisor.workers[0].addresses[0].port
 
 
+async def order(port: int, line: str) -> int:
+    """Have a ``blocking`` worker do something; the pid of the one that did."""
+    client = await RawClient.connect(port)
+    try:
+        await client.send(line.encode() + b"\n")
+        return int(await client.line(SLOW))
+    finally:
+        await client.close()
+
+
 async def ask(port: int, line: bytes = b"x\n") -> tuple[str, int]:
     """Connect, ask, and return version and pid of who answered."""
     client = await RawClient.connect(port)

@@ -1,290 +1,446 @@
-"""The channel between a supervisor and a worker: both ends in one process, or one end hostile."""
+"""Channels between tasks."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
-import msgspec
 import pytest
+import uvloop
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from forebay.engine import channel as module
-from forebay.engine.channel import Channel, Failure, Message
-from forebay.errors import ConfigError, ConnectionClosed, FrameTooLong, FramingError, Overloaded, Problem, StartError
-from tests.support import eventually, open_descriptors
+from forebay.engine.channel import Channel
+from forebay.engine.tasks import QueueEmpty
+from forebay.errors import ChannelClosed, FramingError, Overloaded, RetryClass
+
+pytestmark = pytest.mark.both_loops
 
 
-class Pair:
-    """Two connected ends, ``a`` and ``b``. What ``b`` receives is in ``received``, and answered by ``answer``."""
+async def turn(count: int = 3) -> None:
+    """Let the other tasks run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def within(awaitable: Awaitable[int], seconds: float) -> int:
+    """What `asyncio.wait_for` is from Python 3.12 on."""
+    async with asyncio.timeout(seconds):
+        return await awaitable
+
+
+async def test_items_come_out_in_order_to_the_end() -> None:
+    """A producer and a consumer, ten times more items than there are places."""
+    channel: Channel[int] = Channel(10)
+
+    async def produce() -> None:
+        for n in range(100):
+            await channel.send(n)
+            assert len(channel) <= 10
+        channel.close()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        group.create_task(produce())
+        assert [n async for n in channel] == list(range(100))
+    assert channel.statistics() == {
+        "length": 0,
+        "maximum": 10,
+        "sent": 100,
+        "received": 100,
+        "dropped": 0,
+        "refused": 0,
+        "senders_waiting": 0,
+        "receivers_waiting": 0,
+        "closed": True,
+    }
+    assert repr(channel) == "<Channel channel closed 0/10 wait senders=0 receivers=0>"
+
+
+async def test_many_producers_and_consumers_share_it_all() -> None:
+    """Each item gets to one consumer, and none is left over."""
+    channel: Channel[tuple[int, int]] = Channel(3)
+    got: list[tuple[int, int]] = []
+
+    async def produce(who: int) -> None:
+        for n in range(200):
+            await channel.send((who, n))
+
+    async def consume() -> None:
+        async for item in channel:
+            got.append(item)
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as consumers:
+        for _ in range(4):
+            consumers.create_task(consume())
+        async with asyncio.TaskGroup() as producers:
+            for who in range(5):
+                producers.create_task(produce(who))
+        channel.close()
+    assert sorted(got) == [(who, n) for who in range(5) for n in range(200)]
+    for who in range(5):
+        assert [n for w, n in got if w == who] == list(range(200))
+
+
+async def test_those_who_wait_are_served_in_turn() -> None:
+    """Receivers get items, and senders places, in the order in which they came."""
+    channel: Channel[str] = Channel(1)
+    receivers = [asyncio.create_task(channel.receive()) for _ in range(3)]
+    await turn()
+    senders = [asyncio.create_task(channel.send(item)) for item in "abcdef"]
+    assert await asyncio.wait_for(asyncio.gather(*receivers), 5) == ["a", "b", "c"]
+    await turn()
+    assert [sender.done() for sender in senders] == [True] * 4 + [False] * 2
+    assert [await channel.receive() for _ in range(3)] == ["d", "e", "f"]
+    await asyncio.gather(*senders)
+
+
+async def test_a_newcomer_does_not_overtake() -> None:
+    """Between an item's arrival and the run of the receiver that was let in for it, nobody else takes it."""
+    channel: Channel[str] = Channel(2)
+    first = asyncio.create_task(channel.receive())
+    await turn()
+    channel.send_nowait("a")
+    with pytest.raises(QueueEmpty):
+        channel.receive_nowait()
+    channel.send_nowait("b")
+    assert await channel.receive() == "b"
+    assert first.done()
+    assert await first == "a"
+
+
+async def test_a_receiver_cancelled_with_an_item_in_reach_leaves_it() -> None:
+    """In the very iteration in which it was let in; the next in line gets the item, in its order."""
+    channel: Channel[str] = Channel(4)
+    first, second = asyncio.create_task(channel.receive()), asyncio.create_task(channel.receive())
+    await turn()
+    channel.send_nowait("a")
+    channel.send_nowait("b")
+    first.cancel()
+    await asyncio.wait([first, second])
+    assert first.cancelled()
+    assert await second == "a"
+    assert await channel.receive() == "b"
+    assert channel.statistics()["received"] == 2
+
+
+async def test_a_timeout_at_the_moment_of_arrival_loses_nothing() -> None:
+    """The receiver has the item, or the channel still has it."""
+    for timeout in (asyncio.wait_for, within):
+        channel: Channel[int] = Channel(1)
+        waiting = asyncio.create_task(timeout(channel.receive(), 5))
+        await turn()
+        channel.send_nowait(7)
+        waiting.cancel()
+        (outcome,) = await asyncio.gather(waiting, return_exceptions=True)
+        assert len(channel) == (0 if outcome == 7 else 1)
+
+
+async def test_a_sender_cancelled_has_not_sent() -> None:
+    """Also one that was let in a moment ago; its place goes to the next."""
+    channel: Channel[str] = Channel(1)
+    channel.send_nowait("a")
+    second, third = asyncio.create_task(channel.send("b")), asyncio.create_task(channel.send("c"))
+    await turn()
+    assert channel.receive_nowait() == "a"
+    second.cancel()
+    await asyncio.wait([second, third])
+    assert second.cancelled()
+    assert channel.receive_nowait() == "c"
+    assert len(channel) == 0
+
+
+async def test_waiting_and_giving_up_leaves_nothing_behind() -> None:
+    """A thousand receivers that gave up are not remembered."""
+    channel: Channel[int] = Channel(1)
+    for _ in range(1000):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await channel.receive()
+    assert channel.statistics()["receivers_waiting"] == 0
+
+
+async def test_close_lets_out_what_is_queued() -> None:
+    """Then comes the end; those who wait for a place are refused, and so is everybody after."""
+    channel: Channel[int] = Channel(2, name="orders")
+    channel.send_nowait(1)
+    channel.send_nowait(2)
+    waiting = asyncio.create_task(channel.send(3))
+    await turn()
+    channel.close()
+    channel.close(FramingError("too late to count"))
+    with pytest.raises(ChannelClosed, match="orders is closed") as caught:
+        await waiting
+    assert caught.value.retry is RetryClass.SAFE
+    with pytest.raises(ChannelClosed):
+        channel.send_nowait(3)
+    with pytest.raises(ChannelClosed):
+        await channel.send(3)
+    assert [n async for n in channel] == [1, 2]
+    assert [n async for n in channel] == []
+    with pytest.raises(ChannelClosed):
+        await channel.receive()
+    with pytest.raises(ChannelClosed):
+        channel.receive_nowait()
+
+
+async def test_close_ends_those_who_wait_to_receive() -> None:
+    """All of them, each in its way."""
+    channel: Channel[int] = Channel()
+
+    async def iterate() -> list[int]:
+        return [n async for n in channel]
+
+    waiting, iterating = asyncio.create_task(channel.receive()), asyncio.create_task(iterate())
+    await turn()
+    channel.close()
+    assert await iterating == []
+    with pytest.raises(ChannelClosed):
+        await waiting
+
+
+async def test_an_error_comes_after_the_last_item() -> None:
+    """To every receiver; senders learn of it as the cause."""
+    channel: Channel[int] = Channel()
+    channel.send_nowait(1)
+    error = FramingError("no more of that")
+    channel.close(error)
+    got = []
+    with pytest.raises(FramingError, match="no more of that"):
+        async for n in channel:
+            got.append(n)
+    assert got == [1]
+    for _ in range(50):
+        with pytest.raises(FramingError):
+            await channel.receive()
+    depth, trace = 0, error.__traceback__
+    while trace is not None:
+        depth, trace = depth + 1, trace.tb_next
+    assert depth < 10, "each receiver left its traceback"
+    with pytest.raises(ChannelClosed) as caught:
+        await channel.send(2)
+    assert caught.value.__cause__ is error
+
+
+async def test_closed_while_an_item_is_promised_to_a_receiver_that_gives_up() -> None:
+    """Who waits behind it gets the item, not the end."""
+    channel: Channel[str] = Channel()
+    first, second = asyncio.create_task(channel.receive()), asyncio.create_task(channel.receive())
+    await turn()
+    channel.send_nowait("last")
+    channel.close()
+    first.cancel()
+    assert await asyncio.wait_for(second, 5) == "last"
+
+
+async def test_drop_oldest_never_waits() -> None:
+    """The newest stay, and the others are counted."""
+    channel: Channel[int] = Channel(3, when_full="drop-oldest")
+    for n in range(10):
+        await channel.send(n)
+    channel.close()
+    assert [n async for n in channel] == [7, 8, 9]
+    assert channel.statistics()["dropped"] == 7
+
+
+async def test_refuse_raises_at_once() -> None:
+    """Also where it could wait, and it is counted."""
+    channel: Channel[int] = Channel(1, when_full="refuse", name="orders")
+    await channel.send(1)
+    with pytest.raises(Overloaded, match="orders is full: 1 items") as caught:
+        await channel.send(2)
+    assert caught.value.limit == "channel"
+    with pytest.raises(Overloaded):
+        channel.send_nowait(2)
+    assert channel.statistics()["refused"] == 2
+    assert bool(channel)
+    assert not channel.closed
+
+
+@pytest.mark.parametrize("make", [lambda: Channel(0), lambda: Channel(when_full=cast(Any, "maybe"))])
+async def test_nonsense_is_refused(make: Callable[[], Any]) -> None:
+    """No rendezvous, and only the policies there are."""
+    with pytest.raises(ValueError, match="must be"):
+        make()
+
+
+class ChannelMachine(RuleBasedStateMachine):
+    """Random sends, receives, cancellations and closes, with and without letting the loop run in between.
+
+    Items are numbered in the order in which they are offered.
+    """
+
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.SelectorEventLoop
+    when_full: Any = "wait"
 
     def __init__(self) -> None:
-        one, other = socket.socketpair()
-        self.received: list[tuple[str, Any]] = []
-        self.answer: Callable[[Message], None] = lambda request: None
-        self.a = Channel(one, lambda message: None, who="b")
-        self.b = Channel(other, self._on_message, who="a")
+        super().__init__()
+        self.loop = type(self).new_loop()
+        self.channel: Channel[int] = Channel(2, when_full=self.when_full)
+        self.offered = 0
+        self.sent: set[int] = set()
+        self.by_nowait: set[int] = set()
+        self.received: list[int] = []
+        self.tasks: list[asyncio.Task[None]] = []
+        self.senders = 0
+        self.closed = False
+        self.order_of_receivers: list[int] = []
+        self.receivers = 0
 
-    def _on_message(self, message: Message) -> None:
-        self.received.append((message.kind, msgspec.msgpack.decode(message.body)))
-        if message.id:
-            self.answer(message)
+    def spawn(self, coro: Any) -> None:
+        """Start a task that is looked at, at the end."""
+        self.tasks.append(self.loop.create_task(coro))
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Call ``function`` on the loop, in the same iteration as whatever is called before the next `run`."""
+        self.loop.call_soon(function)
 
-@pytest.fixture
-async def pair() -> AsyncIterator[Pair]:
-    """Two connected ends."""
-    made = Pair()
-    yield made
-    made.a.close()
-    made.b.close()
+    @rule()
+    def run(self) -> None:
+        """Let the loop run once."""
+        self.loop.run_until_complete(asyncio.sleep(0))
 
+    @rule()
+    def send(self) -> None:
+        """A task that sends one item."""
+        item = self.offered
+        self.offered += 1
 
-@pytest.fixture
-async def raw() -> AsyncIterator[tuple[socket.socket, Channel]]:
-    """A socket to say anything on, and the channel that hears it. Messages of kind "number" have to hold one."""
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    channel = Channel(theirs, lambda message: _check(message.decode(int)), who="us")
-    yield ours, channel
-    channel.close()
-    ours.close()
+        async def work() -> None:
+            try:
+                await self.channel.send(item)
+            except (ChannelClosed, Overloaded):
+                return
+            self.sent.add(item)
 
+        self.spawn(work())
 
-def _check(number: int) -> None:
-    assert isinstance(number, int)
+    @rule()
+    def receive(self) -> None:
+        """A task that receives one item."""
+        number = self.receivers
+        self.receivers += 1
 
+        async def work() -> None:
+            try:
+                self.received.append(await self.channel.receive())
+            except ChannelClosed:
+                return
+            self.order_of_receivers.append(number)
 
-def frame(content: object) -> bytes:
-    """``content`` as it is on the wire."""
-    encoded = msgspec.msgpack.encode(content)
-    return struct.pack("!I", len(encoded)) + encoded
+        self.spawn(work())
 
+    @rule()
+    def send_nowait(self) -> None:
+        """Sent at once, or not at all."""
 
-def frames(data: bytes) -> list[tuple[str, Any]]:
-    """Kind and body of each frame in ``data``, which ends with the last one."""
-    found = []
-    while data:
-        (length,) = struct.unpack_from("!I", data)
-        kind, _, _, _, body = msgspec.msgpack.decode(data[4 : 4 + length])
-        found.append((kind, body))
-        data = data[4 + length :]
-    return found
+        def work() -> None:
+            item = self.offered
+            self.offered += 1
+            try:
+                self.channel.send_nowait(item)
+            except (ChannelClosed, Overloaded):
+                return
+            self.sent.add(item)
+            self.by_nowait.add(item)
 
+        self.call(work)
 
-@pytest.mark.both_loops
-async def test_notices_arrive_in_order(pair: Pair) -> None:
-    """What is sent arrives, whole and in order, also when it is larger than the socket's buffer."""
-    large = "x" * 3_000_000
-    for body in (1, large, None, {"a": [1, 2]}):
-        pair.a.send("notice", body)
-    await eventually(lambda: len(pair.received) == 4)
-    assert pair.received == [("notice", 1), ("notice", large), ("notice", None), ("notice", {"a": [1, 2]})]
+    @rule()
+    def receive_nowait(self) -> None:
+        """Received at once, or not at all."""
 
+        def work() -> None:
+            try:
+                self.received.append(self.channel.receive_nowait())
+            except (ChannelClosed, QueueEmpty):
+                return
 
-async def test_a_request_gets_its_own_reply(pair: Pair) -> None:
-    """Replies find their requests, in whichever order they come."""
-    requests: list[Message] = []
-    pair.answer = requests.append
-    first = asyncio.create_task(pair.a.request("q", 1, timeout=5))
-    second = asyncio.create_task(pair.a.request("q", 2, timeout=5))
-    await eventually(lambda: len(requests) == 2)
-    for request in reversed(requests):
-        pair.b.reply(request, request.decode(int) * 10)
-    assert [(await one).decode(int) for one in (first, second)] == [10, 20]
+        self.call(work)
 
+    @precondition(lambda self: self.tasks)
+    @rule(choice=st.integers(min_value=0), soon=st.booleans())
+    def cancel(self, choice: int, soon: bool) -> None:
+        """Cancel any task: before the loop runs again, or in the middle of its next iteration."""
+        task = self.tasks[choice % len(self.tasks)]
+        if soon:
+            self.loop.call_soon(task.cancel)
+        else:
+            task.cancel()
 
-async def test_failures_are_raised_where_they_were_asked_for(pair: Pair) -> None:
-    """A ConfigError arrives with all it knew, anything else as one line of a StartError."""
-    problem = Problem("too many", key="a.b", line=7, remedy="take less")
-    pair.answer = lambda request: pair.b.reply(request, failure=Failure.of(ConfigError("f.toml", [problem])))
-    with pytest.raises(ConfigError) as caught:
-        await pair.a.request("q", timeout=5)
-    assert (caught.value.file, caught.value.problems) == ("f.toml", (problem,))
-    pair.answer = lambda request: pair.b.reply(request, failure=Failure.of(KeyError("x\n y")))
-    with pytest.raises(StartError, match=r"^KeyError: 'x\\n y'$"):
-        await pair.a.request("q", timeout=5)
-    pair.answer = lambda request: pair.b.reply(request, failure=Failure.of(StartError("one\n two")))
-    with pytest.raises(StartError, match=r"^one; two$"):
-        await pair.a.request("q", timeout=5)
+    @precondition(lambda self: not self.closed)
+    @rule(rare=st.integers(0, 9))
+    def close(self, rare: int) -> None:
+        """Close it, now and then."""
+        if rare == 0:
+            self.closed = True
+            self.call(self.channel.close)
 
+    @invariant()
+    def bounded_and_accounted_for(self) -> None:
+        """Never more than its maximum, and every item sent is in one place."""
+        stats = self.channel.statistics()
+        assert stats["length"] <= 2
+        assert stats["sent"] == stats["length"] + stats["received"] + stats["dropped"]
 
-async def test_a_request_times_out(pair: Pair) -> None:
-    """No reply in time is a TimeoutError; one that comes too late harms nobody."""
-    late: list[Message] = []
-    pair.answer = late.append
-    with pytest.raises(TimeoutError):
-        await pair.a.request("q", timeout=0.02)
-    pair.b.reply(late.pop(), "late")
-    pair.answer = lambda request: pair.b.reply(request, "in time")
-    assert (await pair.a.request("q", timeout=5)).decode(str) == "in time"
+    def teardown(self) -> None:
+        """Let all come to an end and compare what came out with what went in."""
+        try:
+            self._finish()
+        finally:
+            self.loop.close()
 
+    def _finish(self) -> None:
+        channel = self.channel
 
-async def test_the_end_of_the_other_side_ends_requests(pair: Pair) -> None:
-    """Whoever waits for a reply hears that there will be none, and nothing can be sent any more."""
-    waiting = asyncio.create_task(pair.a.request("q", timeout=5))
-    await eventually(lambda: pair.received)
-    pair.b.close()
-    with pytest.raises(ConnectionClosed, match="end of stream"):
-        await waiting
-    assert pair.a.reason == "end of stream"
-    with pytest.raises(ConnectionClosed):
-        pair.a.send("notice")
-    with pytest.raises(ConnectionClosed):
-        pair.a.post("notice", msgspec.Raw(b"\x01"))
+        async def finish() -> None:
+            for _ in range(len(self.tasks) + 5):
+                await asyncio.sleep(0)
+            # Whoever still waits has a reason to.
+            waiting = [task for task in self.tasks if not task.done()]
+            stats = channel.statistics()
+            assert len(waiting) == stats["senders_waiting"] + stats["receivers_waiting"]
+            assert not (stats["senders_waiting"] and stats["length"] < 2), "a place is free, and a sender waits"
+            assert not (stats["receivers_waiting"] and stats["length"]), "an item is there, and a receiver waits"
+            assert not (waiting and self.closed and not stats["length"]), "it is over, and somebody waits"
+            channel.close()
+            async with asyncio.timeout(5):
+                async for item in channel:
+                    self.received.append(item)
+                await asyncio.gather(*self.tasks, return_exceptions=True)
 
-
-async def test_what_was_said_before_the_end_is_heard(pair: Pair) -> None:
-    """A side that sends and goes is heard, although the other one cannot send to it any more."""
-    pair.a.send("last words")
-    pair.a.close()
-    pair.b.send("too late")
-    await asyncio.wait_for(pair.b.ended.wait(), 5)
-    assert pair.received == [("last words", None)]
-
-
-@pytest.mark.both_loops
-async def test_a_socket_is_passed_on(pair: Pair) -> None:
-    """The socket that arrives is the one that was sent, and outlives it."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    where = listener.getsockname()
-    pair.answer = lambda request: pair.b.reply(request, sock=listener)
-    got = await pair.a.request_socket("listen", timeout=5)
-    listener.close()
-    with got, socket.create_connection(where, timeout=5):
-        assert got.getsockname() == where
-        assert not got.get_inheritable()
-
-
-async def test_a_reply_without_the_socket_is_an_error(pair: Pair) -> None:
-    """Who asks for a socket does not get anything else."""
-    pair.answer = lambda request: pair.b.reply(request, "none for you")
-    with pytest.raises(FramingError, match="no socket"):
-        await pair.a.request_socket("listen", timeout=5)
-
-
-async def test_no_descriptor_is_left_behind() -> None:
-    """Sockets nobody waits for any more, or that could not be sent, are closed."""
-    before = open_descriptors()
-    pair = Pair()
-    late: list[Message] = []
-    pair.answer = late.append
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with pytest.raises(TimeoutError):
-            await pair.a.request_socket("listen", timeout=0.02)
-        pair.b.reply(late[0], sock=listener)  # too late
-        pair.answer = lambda request: pair.b.reply(request, sock=listener)
-        await pair.a.request("listen", timeout=5)  # does not want it
-        pair.a.close()
-        pair.b.reply(late[0], sock=listener)  # nobody there
-        await asyncio.wait_for(pair.b.ended.wait(), 5)
-        pair.b.reply(late[0], sock=listener)
-    pair.b.close()
-    assert open_descriptors() == before
+        self.loop.run_until_complete(finish())
+        assert len(set(self.received)) == len(self.received), "duplicated"
+        lost = self.sent - set(self.received)
+        assert set(self.received) <= self.sent, "received, but its sender says it was not sent"
+        assert len(lost) == channel.statistics()["dropped"], f"lost: {lost}"
+        waited = [item for item in self.received if item not in self.by_nowait]
+        assert waited == sorted(waited), "out of order"
+        at_once = [item for item in self.received if item in self.by_nowait]
+        assert at_once == sorted(at_once), "out of order"
+        assert self.order_of_receivers == sorted(self.order_of_receivers), "receivers out of order"
 
 
-async def test_of_what_is_posted_only_the_latest_is_kept(raw: tuple[socket.socket, Channel]) -> None:
-    """While the other side does not read, posts replace each other, and come after what was sent."""
-    ours, channel = raw
-    channel.send("sent", "x" * 4_000_000)
-    for number in range(1000):
-        channel.post("metrics", msgspec.Raw(msgspec.msgpack.encode(number)))
-        channel.post("other", msgspec.Raw(msgspec.msgpack.encode(number)))
-    channel.send("sent", "y")
-    channel.unpost("other")
-    received = b""
-    while b"metrics" not in received:
-        received += await asyncio.wait_for(asyncio.get_running_loop().sock_recv(ours, 1 << 20), 5)
-    await channel.flush(5)
-    assert frames(received) == [("sent", "x" * 4_000_000), ("sent", "y"), ("metrics", 999)]
+class UvloopMachine(ChannelMachine):
+    """The same under uvloop."""
+
+    new_loop = uvloop.new_event_loop
 
 
-async def test_flush_waits_for_the_other_side(raw: tuple[socket.socket, Channel]) -> None:
-    """flush() returns when all has gone out, or when its time is over."""
-    ours, channel = raw
-    loop = asyncio.get_running_loop()
-    channel.send("sent", "x" * 4_000_000)
-    started = loop.time()
-    await channel.flush(0.05)
-    assert loop.time() - started >= 0.04
-    flushing = asyncio.create_task(channel.flush(5))
-    left = 4_000_000
-    while left > 0:
-        left -= len(await asyncio.wait_for(loop.sock_recv(ours, 1 << 20), 5))
-    await flushing
-    assert "queued=0" in repr(channel)
+class DroppingMachine(ChannelMachine):
+    """The same where the oldest item gives way."""
+
+    when_full = "drop-oldest"
 
 
-async def test_a_side_that_does_not_read_is_not_buffered_for_without_end(
-    raw: tuple[socket.socket, Channel], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Past the limit of what may wait, sending is refused."""
-    monkeypatch.setattr(module, "_MAXIMUM_QUEUED", 3_000_000)
-    _, channel = raw
-    with pytest.raises(Overloaded, match="us does not read"):
-        for _ in range(10):
-            channel.send("sent", "x" * 1_000_000)
+class RefusingMachine(ChannelMachine):
+    """The same where a full channel refuses."""
+
+    when_full = "refuse"
 
 
-async def test_a_message_past_the_maximum_is_not_sent(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sender hears of it, and the channel goes on."""
-    monkeypatch.setattr(module, "MAXIMUM_FRAME", 100)
-    with pytest.raises(FrameTooLong, match="at most 100"):
-        pair.a.send("notice", "x" * 100)
-    pair.a.send("notice", "y")
-    await eventually(lambda: pair.received == [("notice", "y")])
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"\0\0\0\0", "a frame of 0 bytes"),
-        (b"\xff\xff\xff\xff", "a frame of 4294967295 bytes"),
-        (struct.pack("!I", module.MAXIMUM_FRAME + 1), "are allowed"),
-        (b"\0\0\0\x03\xc1\xc1\xc1", "malformed frame"),
-        (frame("text"), "malformed frame"),
-        (frame([1, 2]), "malformed frame"),
-        (frame(["number", -1, False, None]), "malformed frame"),
-        (frame(["number", 0, False, None, "seven"]), "malformed 'number' message"),
-        (frame(["number", 0, True, None, 7]), "announced a socket that did not come"),
-    ],
-)
-async def test_malformed_frames_end_the_channel(raw: tuple[socket.socket, Channel], data: bytes, reason: str) -> None:
-    """Whatever is no message ends the channel, and the reason is told; what came before it was heard."""
-    ours, channel = raw
-    ours.send(frame(["number", 0, False, None, 7]) + data + frame(["number", 0, False, None, 7]))
-    await asyncio.wait_for(channel.ended.wait(), 5)
-    assert reason in channel.reason
-
-
-async def test_a_frame_cut_short_is_told_from_an_end(raw: tuple[socket.socket, Channel]) -> None:
-    """The end in the middle of a message is not a clean one."""
-    ours, channel = raw
-    ours.send(frame(["number", 0, False, None, 7])[:-1])
-    ours.shutdown(socket.SHUT_WR)
-    await asyncio.wait_for(channel.ended.wait(), 5)
-    assert channel.reason == "cut in the middle of a message"
-
-
-async def test_descriptors_nobody_announced_end_the_channel(raw: tuple[socket.socket, Channel]) -> None:
-    """They do not pile up."""
-    ours, channel = raw
-    before = open_descriptors()
-    for _ in range(3):
-        socket.send_fds(ours, [frame(["number", 0, False, None, 7])], [ours.fileno()] * 7)
-    await asyncio.wait_for(channel.ended.wait(), 5)
-    assert "descriptors" in channel.reason
-    assert open_descriptors() == before - 1  # the channel's own
-
-
-async def test_bytes_one_at_a_time(raw: tuple[socket.socket, Channel]) -> None:
-    """However the bytes are cut, the messages are the same."""
-    ours, channel = raw
-    answer = asyncio.create_task(channel.request("q", timeout=5))
-    await asyncio.sleep(0)
-    for byte in frame(["number", 0, False, None, 7]) + frame(["reply", 1, False, None, "yes"]):
-        ours.send(bytes([byte]))
-        await asyncio.sleep(0)
-    assert (await answer).decode(str) == "yes"
+TestWaiting = ChannelMachine.TestCase
+TestWaitingUvloop = UvloopMachine.TestCase
+TestDropping = DroppingMachine.TestCase
+TestRefusing = RefusingMachine.TestCase

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from forebay.engine import CloseReason, Connection, ConnectionHandler, TCPServer
+from forebay.engine.settings import Outbound
 from forebay.errors import ConnectionClosed, DeadlineExceeded, FramingError
 from forebay.wire.framing import Lines
 from tests.engine.support import open_sockets
@@ -144,7 +145,7 @@ async def test_a_peer_that_does_not_read_is_cut(closing: bool) -> None:
             conn.close()
 
     handler = Recorder(answer)
-    async with running(serving(handler, write_timeout=0.3)) as server:
+    async with running(serving(handler, outbound=Outbound(timeout=0.3, limit=None))) as server:
         with socket.create_connection(("127.0.0.1", server.addresses[0].port)) as peer:
             peer.sendall(b"go")
             assert await eventually(lambda: handler.reason) is CloseReason.WRITE_STALL
@@ -159,7 +160,7 @@ async def test_a_slow_reader_is_not_cut() -> None:
         conn.close()
 
     handler = Recorder(answer)
-    async with running(serving(handler, write_timeout=0.3)) as server:
+    async with running(serving(handler, outbound=Outbound(timeout=0.3, limit=None))) as server:
         async with raw_client(server.addresses[0].port) as client:
             await client.send(b"go")
             received = 0
@@ -174,7 +175,7 @@ async def test_a_slow_reader_is_not_cut() -> None:
 async def test_watermarks() -> None:
     """Above the high one a connection is not writable; it is told when it is again."""
     handler = Recorder(flood)
-    async with running(serving(handler, write_high=100_000)) as server:
+    async with running(serving(handler, outbound=Outbound(high=100_000, limit=None))) as server:
         async with raw_client(server.addresses[0].port) as client:
             await client.send(b"go")
             await eventually(lambda: handler.conn and not handler.conn.writable)

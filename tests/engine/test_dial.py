@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from forebay.engine import Address, CloseReason, Connection, ConnectionHandler, TCPServer, dial, open_socket
-from forebay.errors import ConnectFailed, ConnectTimeout, RetryClass
+from forebay.engine.certificates import Certificate
+from forebay.engine.settings import Heartbeat, Keepalive, Outbound
+from forebay.engine.tls_settings import TLS, ClientTLS
+from forebay.errors import ConnectFailed, ConnectionClosed, ConnectTimeout, FramingError, RetryClass, TLSFailed
+from forebay.testing import FaultProxy
 from forebay.wire.framing import Lines
 from tests.engine.support import open_sockets
 from tests.support import eventually, free_port, running
@@ -46,7 +53,7 @@ async def test_dial() -> None:
         conn = await dial(server.addresses[0], client, framing=Lines())
         assert client.heard == ["open"]
         assert f"tcp://{conn.peer}" == str(server.addresses[0])
-        sock = conn._transport.get_extra_info("socket")
+        sock = conn.transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
         conn.write("hello")
         await eventually(lambda: len(client.heard) == 3)
@@ -103,3 +110,234 @@ async def test_timeout_and_cancellation() -> None:
         assert client.heard == []
         for filler in fillers:
             filler.close()
+
+
+async def repeat(conn: Connection) -> None:
+    """Answer every line."""
+    async for line in conn:
+        await conn.send(line)
+
+
+async def test_coroutine_style() -> None:
+    """Without a handler, messages are received and sent with await; a closed server ends the loop over them."""
+    async with running(TCPServer(repeat, bind="tcp://127.0.0.1:0", framing=Lines())) as server:
+        conn = await dial(str(server.addresses[0]), framing=Lines())
+        await conn.send("one")
+        assert await conn.receive(5) == "one"
+        await conn.send("two")
+        await conn.send("three")
+        messages = []
+        async for message in conn:
+            messages.append(message)
+            if message == "three":
+                await server.drain()
+        assert messages == ["two", "three"]
+        with pytest.raises(ConnectionClosed):
+            await conn.receive(5)
+        await eventually(lambda: conn.close_reason is CloseReason.PEER)
+
+
+async def test_what_came_before_the_end_can_be_received() -> None:
+    """More messages than the inbox holds wait in the network meanwhile; none is lost."""
+
+    async def talk(conn: Connection) -> None:
+        for number in range(500):
+            await conn.send(f"{number} {'x' * 1000}")
+
+    async with running(TCPServer(talk, bind="tcp://127.0.0.1:0", framing=Lines())) as server:
+        before = open_sockets()
+        conn = await dial(server.addresses[0], framing=Lines(), inbound_limit=4)
+        await eventually(lambda: server.connections == 0 or (conn._inbox and len(conn._inbox.messages) >= 4))
+        assert [int(message.split()[0]) async for message in conn] == list(range(500))
+        await eventually(lambda: open_sockets() == before)
+
+
+async def test_bytes_that_are_no_message() -> None:
+    """The receiver is told, and the connection closed."""
+
+    async def nonsense(conn: Connection) -> None:
+        await conn.send(b"\xff\xfe\n")
+        await conn.receive()
+
+    async with running(TCPServer(nonsense, bind="tcp://127.0.0.1:0")) as server:
+        conn = await dial(server.addresses[0], framing=Lines())
+        with pytest.raises(FramingError):
+            await conn.receive(5)
+        await eventually(lambda: conn.close_reason is CloseReason.FRAMING)
+        await eventually(lambda: server.connections == 0)
+
+
+async def test_a_name() -> None:
+    """A name is looked up, and its addresses are tried until one answers."""
+    async with running(TCPServer(repeat, bind="tcp://127.0.0.1:0", framing=Lines())) as server:
+        conn = await dial(f"tcp://localhost:{server.addresses[0].port}", framing=Lines())
+        assert conn.peer == f"127.0.0.1:{server.addresses[0].port}"
+        await conn.send("hello")
+        assert await conn.receive(5) == "hello"
+        conn.close()
+    address = f"tcp://localhost:{free_port()}"
+    with pytest.raises(ConnectFailed, match=f"^cannot connect to {address}: connection refused"):
+        await dial(address)
+
+
+async def test_unix(tmp_path: Path) -> None:
+    """A UNIX socket is dialled by its path, or by its name that is no file; what is not there is refused."""
+    for address in (f"unix://{tmp_path}/socket", f"unix://@forebay-test-{os.getpid()}-{id(tmp_path)}"):
+        async with running(TCPServer(repeat, bind=address, framing=Lines())):
+            conn = await dial(address, framing=Lines(), keepalive=Keepalive())
+            await conn.send("hello")
+            assert await conn.receive(5) == "hello"
+            conn.close()
+    before = open_sockets()
+    with pytest.raises(ConnectFailed, match="no such file or directory"):
+        await dial(f"unix://{tmp_path}/nothing")
+    assert open_sockets() == before
+
+
+async def test_a_unix_socket_whose_queue_is_full(tmp_path: Path) -> None:
+    """It is waited for: in vain, until the timeout; else until there is room."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as filler:
+        listener.bind(path)
+        listener.listen(0)
+        filler.connect(path)
+        before = open_sockets()
+        with pytest.raises(ConnectTimeout):
+            await dial(f"unix://{path}", timeout=0.1)
+        assert open_sockets() == before
+        task = asyncio.create_task(dial(f"unix://{path}"))
+        await asyncio.sleep(0.05)
+        assert not task.done()
+        listener.accept()[0].close()
+        (await task).close()
+        await eventually(lambda: open_sockets() == before)
+
+
+async def test_what_cannot_be_dialled() -> None:
+    """Datagrams have their own function, and a descriptor is nobody to call."""
+    for address in ("udp://127.0.0.1:1", Address("udp", "127.0.0.1", 1)):
+        with pytest.raises(ValueError, match="dial_datagram"):
+            await dial(address)
+    with pytest.raises(ValueError, match="cannot be dialled"):
+        await dial(Address("fd", "3", 0))
+    with pytest.raises(ValueError, match="expected tcp or"):
+        await dial("fd://3")
+    with pytest.raises(ValueError, match="inbound_limit"):
+        await dial("tcp://127.0.0.1:1", inbound_limit=0)
+
+
+async def test_keepalive() -> None:
+    """The kernel is told when to probe."""
+    async with running(TCPServer(repeat, bind="tcp://127.0.0.1:0")) as server:
+        conn = await dial(server.addresses[0], keepalive=Keepalive(idle=7, interval=3, probes=2))
+        sock = conn.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 3
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 2
+        conn.abort()
+
+
+async def test_idle_timeout_heartbeat_and_limits() -> None:
+    """A dialled connection has the timeouts, the heartbeat and the bounds that a server's has."""
+    async with running(TCPServer(repeat, bind="tcp://127.0.0.1:0", framing=Lines())) as server:
+        idle = await dial(server.addresses[0], framing=Lines(), idle_timeout=0.1)
+        beating = await dial(
+            server.addresses[0], framing=Lines(), heartbeat=Heartbeat(0.1, misses=1, ping="?", is_pong="?".__eq__)
+        )
+        limited = await dial(server.addresses[0], framing=Lines(), outbound=Outbound(high=10, low=5, limit=20))
+        assert limited.transport.get_write_buffer_limits() == (5, 10)
+        await eventually(lambda: idle.close_reason is CloseReason.IDLE)
+        await eventually(lambda: beating.messages_in >= 3)
+        assert not beating.closing
+        beating.abort()
+        limited.abort()
+        async with FaultProxy(server.addresses[0]) as proxy:
+            proxy.black_hole = True
+            lonely = await dial(proxy.address, framing=Lines(), heartbeat=Heartbeat(0.1, misses=1, ping="?"))
+            await eventually(lambda: lonely.close_reason is CloseReason.HEARTBEAT)
+
+
+class Authority:
+    """A CA, in files, and a certificate of it for 127.0.0.1 and localhost."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        ca = trustme.CA()
+        ca.cert_pem.write_to_path(str(directory / "ca.pem"))
+        leaf = ca.issue_cert("127.0.0.1", "localhost")
+        leaf.private_key_and_cert_chain_pem.write_to_path(str(directory / "server.pem"))
+        self.server = TLS(Certificate(directory / "server.pem"))
+        self.client = ClientTLS(ca=directory / "ca.pem", handshake_timeout=0.3)
+
+
+async def test_tls(tmp_path: Path) -> None:
+    """A server with the right certificate is spoken to; the connection tells what was agreed on."""
+    ours = Authority(tmp_path / "ours")
+    bind = "tls://127.0.0.1:0"
+    async with running(TCPServer(repeat, bind=bind, framing=Lines(), tls=ours.server)) as server:
+        for host in ("127.0.0.1", "localhost"):
+            conn = await dial(
+                f"tls://{host}:{server.addresses[0].port}", framing=Lines(), tls=ours.client, keepalive=Keepalive()
+            )
+            assert conn.tls is not None
+            assert conn.tls.version == "TLSv1.3"
+            await conn.send("hello")
+            assert await conn.receive(5) == "hello"
+            conn.close()
+            await eventually(lambda: server.connections == 0)
+
+
+async def test_tls_that_does_not_come_about(tmp_path: Path) -> None:
+    """A certificate of a foreign CA, an end in mid handshake and silence each have their error; nothing is left."""
+    ours, foreign = Authority(tmp_path / "ours"), Authority(tmp_path / "foreign")
+    before = open_sockets()
+    client = Client()
+    async with running(TCPServer(repeat, bind="tls://127.0.0.1:0", tls=foreign.server)) as server:
+        with pytest.raises(TLSFailed, match="certificate is not signed by a CA we trust") as caught:
+            await dial(server.addresses[0], client, tls=ours.client)
+        assert caught.value.retry is RetryClass.NEVER
+        assert caught.value.target == str(server.addresses[0])
+
+    async def leave(conn: Connection) -> None:
+        await conn.receive()
+
+    async with running(TCPServer(leave, bind="tcp://127.0.0.1:0")) as server:
+        with pytest.raises(ConnectFailed, match="TLS handshake"):
+            await dial(f"tls://127.0.0.1:{server.addresses[0].port}", client, tls=ours.client)
+    with open_socket(Address("tcp", "127.0.0.1", 0)) as silent:
+        address = Address("tls", "127.0.0.1", silent.getsockname()[1])
+        with pytest.raises(ConnectTimeout, match=r"within 0\.3 s"):
+            await dial(address, client, tls=ours.client)
+        for moment in range(12):
+            task = asyncio.create_task(dial(address, client, tls=ours.client))
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            if moment == 11:
+                await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    await eventually(lambda: open_sockets() <= before)
+    assert client.heard == []
+
+
+async def test_cancelled_at_any_moment() -> None:
+    """Nothing is left open; a handler that heard of the connection hears of its end."""
+    async with running(TCPServer(repeat, bind="tcp://127.0.0.1:0")) as server:
+        before = open_sockets()
+        for moment in range(12):
+            for host in ("127.0.0.1", "localhost"):
+                client = Client()
+                task = asyncio.create_task(dial(f"tcp://{host}:{server.addresses[0].port}", client))
+                for _ in range(moment):
+                    await asyncio.sleep(0)
+                if task.done():
+                    task.result().abort()
+                else:
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                await eventually(lambda client=client: len(client.heard) in (0, 2))  # type: ignore[misc]  # its default
+        await eventually(lambda: server.connections == 0)
+        await eventually(lambda: open_sockets() <= before)

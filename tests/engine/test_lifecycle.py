@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from forebay.engine import serve_until_signalled
+from forebay.engine import inherited, serve_until_signalled
+from forebay.engine.inherited import Inherited
 from forebay.errors import ConfigError, CrashLoop, Problem, StartError
 from tests.support import eventually
 
@@ -218,3 +223,124 @@ async def test_a_service_that_ends_by_itself(error: Exception | None) -> None:
     assert service.life == ["start", "drain", "drained", "stop"]
     if error is not None:
         assert [entry["reason"] for entry in logs if entry["event"] == "giving up"] == ["worker a died 5 times"]
+
+
+# The service manager
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """What the program has told its service manager so far, which wants to hear from it every 0.1 s."""
+    said: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+
+        def receive() -> list[str]:
+            while True:
+                try:
+                    said.append(manager.recv(4096).decode())
+                except BlockingIOError:
+                    return said
+
+        yield receive
+
+
+def states(said: list[str]) -> list[str]:
+    """Without the watchdog's pings; a message is shown without what changes from call to call."""
+    found = [message.split("\n") for message in said if message != "WATCHDOG=1"]
+    return [" ".join(line for line in lines if not line.startswith("MONOTONIC")) for lines in found]
+
+
+def pings(said: list[str]) -> int:
+    return said.count("WATCHDOG=1")
+
+
+async def test_the_manager_is_told(told: Callable[[], list[str]]) -> None:
+    """Ready once it is started, reloading and ready again, stopping; pings from the start to the end of the drain."""
+    outcomes: list[Exception | None] = [None, StartError("no worker"), ValueError("broken")]
+
+    async def reload() -> None:
+        assert states(told())[-1] == "RELOADING=1 STATUS=reloading"
+        if (error := outcomes.pop(0)) is not None:
+            raise error
+
+    service = Fake(busy=True)
+    task = await started(service, on_reload=reload)
+    assert states(told()) == ["READY=1 STATUS=running"]
+    for count, words in enumerate(("reloaded", "the last reload failed: no worker", "ValueError: broken"), 1):
+        send(signal.SIGHUP)
+        await eventually(lambda wanted=1 + 2 * count: len(states(told())) == wanted)  # type: ignore[misc]
+        assert states(told())[-1].startswith("READY=1 STATUS=running; ")
+        assert states(told())[-1].endswith(words)
+    before = pings(told())
+    await eventually(lambda: pings(told()) > before + 2)
+    send(signal.SIGTERM)
+    await eventually(lambda: "drain" in service.life)
+    assert states(told())[-1] == "STOPPING=1 STATUS=draining for up to 30 s: SIGTERM"
+    before = pings(told())
+    await eventually(lambda: pings(told()) > before + 2)
+    service.finish.set()
+    assert await asyncio.wait_for(task, 5) == 0
+    assert len(states(told())) == 8
+    assert "NOTIFY_SOCKET" not in os.environ
+
+
+async def test_no_pings_while_the_loop_is_stuck(told: Callable[[], list[str]]) -> None:
+    """A handler that blocks it is what the watchdog is for."""
+    task = await started(Fake())
+    await eventually(lambda: pings(told()) > 1)
+    before = pings(told())
+    time.sleep(0.3)  # on purpose
+    assert pings(told()) == before
+    await eventually(lambda: pings(told()) > before)
+    send(signal.SIGTERM)
+    assert await asyncio.wait_for(task, 5) == 0
+
+
+async def test_no_pings_once_the_service_has_given_up(told: Callable[[], list[str]]) -> None:
+    """The manager hears why, and may cut the drain short."""
+
+    class GivingUp(Fake):
+        async def wait(self) -> None:
+            await eventually(lambda: pings(told()) > 1)
+            raise CrashLoop("worker a died 5 times")
+
+    service = GivingUp(busy=True)
+    task = await started(service)
+    await eventually(lambda: "drain" in service.life)
+    before = pings(told())
+    await asyncio.sleep(0.2)
+    assert pings(told()) == before
+    assert states(told())[-1] == "STOPPING=1 STATUS=draining for up to 30 s: giving up: worker a died 5 times"
+    service.finish.set()
+    assert await asyncio.wait_for(task, 5) == 1
+
+
+async def test_a_start_that_fails_is_never_ready(told: Callable[[], list[str]]) -> None:
+    """Nor one that is given up; the manager learns it from the exit."""
+    with pytest.raises(StartError):
+        await asyncio.wait_for(serve_until_signalled(Fake(fail=StartError("cannot listen"))), 5)
+    assert states(told()) == []
+
+
+async def test_inherited_sockets_nobody_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are logged: connections to them are never answered."""
+    there = Inherited({}, os.getpid())
+    there.names = {3: "web", 4: "old"}
+    monkeypatch.setattr(inherited, "_inherited", there)
+
+    class User(Fake):
+        async def start(self) -> None:
+            there.find("web")
+            await super().start()
+
+    with capture_logs() as logs:
+        task = await started(User())
+        send(signal.SIGTERM)
+        assert await asyncio.wait_for(task, 5) == 0
+    found = [(entry["descriptor"], entry["name"]) for entry in logs if entry["event"] == "inherited socket not used"]
+    assert found == [(4, "old")]

@@ -184,9 +184,9 @@ async def test_max_connections() -> None:
                 await client.send(b"x")
                 assert await client.exactly(1) == b"x"
             await clients.pop().close()
-    refusals = [entry for entry in logs if entry["event"] == "connections refused"]
+    refusals = [entry for entry in logs if entry["event"] == "connection refused"]
     assert 1 <= len(refusals) <= 3
-    assert refusals[0]["limit"] == 2
+    assert refusals[0]["reason"] == "max-connections"
 
 
 async def test_silent_peers_are_closed() -> None:
@@ -409,8 +409,11 @@ async def test_counters_outlive_their_connections() -> None:
         ({"max_connections": 0}, "max_connections must be at least 1"),
         ({"inbound_limit": 0}, "inbound_limit must be at least 1"),
         ({"idle_timeout": 0}, "idle_timeout must be more than 0, or None"),
-        ({"write_timeout": -1}, "write_timeout must be more than 0, or None"),
-        ({"write_high": 10, "write_low": 20}, "write_low must be from 0 to write_high"),
+        ({"first_byte_timeout": -1}, "first_byte_timeout must be more than 0, or None"),
+        ({"message_timeout": 0}, "message_timeout must be more than 0, or None"),
+        ({"buffer_memory": 0}, "buffer_memory must be at least 1, or None"),
+        ({"heartbeat": 0}, "Heartbeat interval 0: must be more than 0"),
+        ({"bind": "tls://127.0.0.1:0"}, "tls://127.0.0.1:0 needs tls=TLS(certificates=...)"),
         ({"handler": 3}, "must be a coroutine function, or make a ConnectionHandler"),
     ],
 )
@@ -423,5 +426,7 @@ async def test_bad_arguments(options: dict[str, Any], message: str) -> None:
 async def test_close_reasons_have_stable_names() -> None:
     """They are label values of metrics."""
     assert [str(reason) for reason in CloseReason] == [
-        "peer", "app", "idle", "timeout", "write-stall", "limit", "drain", "reset", "framing", "error", "stopped",
+        "peer", "app", "idle", "first-byte", "slow-message", "heartbeat", "timeout", "write-stall", "slow-consumer",
+        "memory", "limit", "proxy-header", "handshake", "handshake-timeout", "expired", "drain", "reset", "framing",
+        "error", "stopped",
     ]  # fmt: skip

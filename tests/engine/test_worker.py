@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from forebay.engine.channel import Assignment, Channel, Failure, Message
+from forebay.engine.control import Assignment, ControlChannel, Failure, Message
 from forebay.engine.worker import Worker, main
 from forebay.errors import StartError
 from forebay.observe.metrics import Family
@@ -31,7 +31,7 @@ class Harness:
         self.said: list[tuple[str, Any]] = []
         self.refusal: Failure | None = None
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.channel = Channel(sock, self._on_message, who="the worker")
+        self.channel = ControlChannel(sock, self._on_message, who="the worker")
 
     def _on_message(self, message: Message) -> None:
         if message.kind == "listen" and self.refusal is not None:

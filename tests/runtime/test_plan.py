@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from forebay.config import System, SystemConfig
+from forebay.engine.cores import worker_count
 from forebay.errors import ConfigError
 from forebay.runtime.plan import FileSource, app_plan, system_plan
 
@@ -68,6 +69,7 @@ def test_what_workers_are_given_can_be_sent_to_them(file: Path) -> None:
     [
         (["http://127.0.0.1:1", "http://127.0.0.2:1"], ["a@127.0.0.1:1", "a@127.0.0.2:1"]),
         (["http://127.0.0.1:0", "http://127.0.0.1:0"], ["a@127.0.0.1:0#0", "a@127.0.0.1:0#1"]),
+        (["unix:///run/a.sock", "fd://web", "tcp://*:1"], ["a@/run/a.sock", "a@web", "a@1"]),
     ],
 )
 def test_names_of_instances_differ(bind: list[str], names: list[str]) -> None:
@@ -83,6 +85,16 @@ def test_an_app_is_one_spec_with_all_its_addresses() -> None:
     assert (spec.name, spec.count) == ("a", 2)
     assert spec.args["bind"] == ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]
     assert app_plan("a:b", (), 1, System()).specs[0].args["bind"] is None
+
+
+def test_as_many_workers_as_cores_can_be_asked_for(file: Path) -> None:
+    """In a file and for one app."""
+    file.write_text(FILE.replace("workers = 3", 'workers = "auto"'))
+    gateway = FileSource(file).first().gateway
+    (app,) = app_plan("a:b", None, "auto", System()).specs
+    for spec in (gateway, app):
+        assert spec is not None
+        assert (spec.count, spec.size) == ("auto", worker_count())
 
 
 def test_a_file_is_read_again(file: Path) -> None:

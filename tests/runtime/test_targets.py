@@ -115,6 +115,16 @@ def test_a_service_without_an_address_cannot_be_given_one() -> None:
     assert "no attribute 'bind'" in refusal("things_of_ours:fixed", ["tcp://127.0.0.1:7"])
 
 
-def test_a_tcp_server_is_given_tcp_addresses_only() -> None:
-    """An http address would be a misunderstanding."""
+def test_a_tcp_server_is_given_addresses_of_connections_only() -> None:
+    """An http address, or one for datagrams, would be a misunderstanding."""
     assert "http" in refusal("things_of_ours:server", ["http://127.0.0.1:7"])
+    assert "expected tcp or tls or unix or fd" in refusal("things_of_ours:server", ["udp://127.0.0.1:7"])
+    for url in ("tls://127.0.0.1:7", "unix:///run/x.sock", "fd://3", "tcp://*:7"):
+        service = to_service("x", import_target("things_of_ours:server"), [url], name="chat")
+        assert isinstance(service, TCPServer)
+        assert [str(address) for address in service.bind] == [url]
+
+
+def test_an_app_is_given_http_addresses_only() -> None:
+    """Anything else is refused in one line."""
+    assert refusal("things_of_ours:app", ["tcp://127.0.0.1:7"]).endswith("has scheme 'tcp'; expected http")

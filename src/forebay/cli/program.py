@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import click
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from forebay.admin.process import package_version
 from forebay.cli.summary import print_summary
 from forebay.config import SystemConfig, load_settings, load_system
-from forebay.engine import parse_address
+from forebay.engine.address import BIND_SCHEMES, parse_address
 from forebay.errors import ConfigError, ForebayError, StartError
 from forebay.runtime.logs import LogSettings, configure_logging
 from forebay.runtime.plan import FileSource, app_plan
@@ -89,7 +89,7 @@ def program() -> None:
 def _bind(_: click.Context, __: click.Parameter, urls: tuple[str, ...]) -> tuple[str, ...]:
     for url in urls:
         try:
-            parse_address(url, schemes=("http", "tcp"))
+            parse_address(url, schemes=BIND_SCHEMES)
         except ValueError as error:
             raise click.BadParameter(str(error)) from None
     return urls
@@ -100,6 +100,14 @@ def _target(_: click.Context, __: click.Parameter, target: str) -> str:
     if not module or not name:
         raise click.BadParameter(f"'{target}' is not MODULE:NAME, as in shop.users:app")
     return target
+
+
+def _workers(_: click.Context, __: click.Parameter, text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= 64):
+        raise click.BadParameter(f"'{text}' is neither a number from 1 to 64 nor 'auto'")
+    return int(text)
 
 
 _admin = click.option("--admin", metavar="HOST:PORT|off", help="Probes, metrics and status page. [127.0.0.1:9900]")
@@ -121,7 +129,7 @@ def _flags(**given: str | None) -> dict[str, str]:
 @program.command("run")
 @click.argument("target", metavar="MODULE:NAME", callback=_target)
 @click.option("--bind", metavar="URL", multiple=True, callback=_bind, help="Where to listen; may be repeated.")
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Worker processes.")
+@click.option("--workers", metavar="N|auto", default="1", callback=_workers, help="Processes; auto: one per core. [1]")
 @_admin
 @_drain
 @_level
@@ -129,7 +137,7 @@ def _flags(**given: str | None) -> dict[str, str]:
 def run_command(
     target: str,
     bind: tuple[str, ...],
-    workers: int,
+    workers: int | Literal["auto"],
     admin: str | None,
     drain_timeout: str | None,
     log_level: str | None,

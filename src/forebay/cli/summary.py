@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Console
 from rich.table import Table
 
 from forebay.config import SystemConfig
-from forebay.engine import parse_address
+from forebay.engine.address import ANY_HOST, BIND_SCHEMES, Address, join_host_port, parse_address
 from forebay.runtime.plan import Plan
 
 __all__ = ["commands_to_try", "print_summary"]
@@ -42,11 +44,18 @@ def commands_to_try(config: SystemConfig, count: int = 3) -> list[str]:
         base = _reachable(config.gateway.bind[0])
         gateway = [f"curl -s {base}{route.match.path.removesuffix('/*') or '/'}" for route in config.routes]
     for service in config.services.values():
-        address = parse_address(_reachable(service.bind[0]), schemes=("http", "tcp"))
-        if address.scheme == "tcp":
-            tcp.append(f"nc {address.host} {address.port}")
-        else:
-            http.append(f"curl -s {address}/")
+        address = _reachable(service.bind[0])
+        match address.scheme:
+            case "http":
+                http.append(f"curl -s {address}/")
+            case "tcp":
+                tcp.append(f"nc {address.host} {address.port}")
+            case "udp":
+                tcp.append(f"nc -u {address.host} {address.port}")
+            case "unix":
+                tcp.append(f"nc -U {shlex.quote(address.host)}")
+            case "tls":
+                tcp.append(f"openssl s_client -quiet -connect {join_host_port(address.host, address.port)}")
     admin = []
     if config.system.admin != "off":
         at = _reachable(f"http://{config.system.admin}")
@@ -56,8 +65,8 @@ def commands_to_try(config: SystemConfig, count: int = 3) -> list[str]:
     return found[:count]
 
 
-def _reachable(url: str) -> str:
-    """A URL to connect to, for one to listen on."""
-    address = parse_address(url, schemes=("http", "tcp"))
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104  # what they stand for
-    return str(type(address)(address.scheme, host, address.port))
+def _reachable(url: str) -> Address:
+    """An address to connect to, for one to listen on."""
+    address = parse_address(url, schemes=BIND_SCHEMES)
+    stand_for = {"0.0.0.0": "127.0.0.1", "::": "::1", ANY_HOST: "127.0.0.1"}  # noqa: S104  # looked up, not bound to
+    return Address(address.scheme, stand_for.get(address.host, address.host), address.port)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from forebay.config.document import Key
 from forebay.config.schema import Route, SystemConfig, Upstream
 from forebay.config.shape import nearest
-from forebay.engine import Address, parse_address
+from forebay.engine.address import ANY_HOST, BIND_SCHEMES, Address, parse_address
 
 __all__ = ["Report", "check_settings", "check_system", "is_loopback"]
 
@@ -80,7 +80,7 @@ def _addresses(config: SystemConfig, report: Report) -> Iterator[tuple[Key, Addr
 
     for name, service in config.services.items():
         for index, url in enumerate(service.bind):
-            yield from parse(("services", name, "bind", index), url, "http", "tcp")
+            yield from parse(("services", name, "bind", index), url, *BIND_SCHEMES)
     for index, url in enumerate(config.gateway.bind if config.gateway else []):
         yield from parse(("gateway", "bind", index), url, "http")
 
@@ -91,20 +91,23 @@ def _bad_address(key: Key, error: ValueError, report: Report) -> None:
 
 
 def _overlaps(listening: list[tuple[Key, Address]], report: Report) -> None:
-    taken: dict[int, list[tuple[str, str]]] = {}
+    taken: dict[tuple[str, int], list[tuple[str, str]]] = {}
     for key, address in listening:
-        if address.port == 0:
+        has_port = address.kind in ("tcp", "udp")
+        if has_port and address.port == 0:
             continue
         place = ".".join(str(part) for part in key if isinstance(part, str))
-        for host, other in taken.get(address.port, []):
-            if host == address.host or _any(host) or _any(address.host):
-                report(key, f"{address.host}:{address.port} is taken by {other}", "choose another port")
+        spot = (address.kind, address.port)
+        for host, other in taken.get(spot, []):
+            if host == address.host or (has_port and (_any(host) or _any(address.host))):
+                what = f"{address.host}:{address.port}" if has_port else str(address)
+                report(key, f"{what} is taken by {other}", f"choose another {'port' if has_port else 'address'}")
                 break
-        taken.setdefault(address.port, []).append((address.host, place))
+        taken.setdefault(spot, []).append((address.host, place))
 
 
 def _any(host: str) -> bool:
-    return host in ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
+    return host in ("0.0.0.0", "::", ANY_HOST)  # noqa: S104  # compared with, not bound to
 
 
 def _upstream(key: Key, upstream: Upstream, own: set[str], report: Report) -> None:
@@ -112,16 +115,19 @@ def _upstream(key: Key, upstream: Upstream, own: set[str], report: Report) -> No
     for index, target in enumerate(upstream.targets):
         at: Key = (*key, "targets", index, "url")
         try:
-            url = str(parse_address(target.url, schemes=("http",)))
+            address = parse_address(target.url, schemes=("http",))
         except ValueError as error:
             _bad_address(at, error, report)
             continue
+        url = str(address)
         if url in seen:
             report(at, f"{url} is listed twice", "give it a weight instead")
         elif url in own:
             report(at, f"{url} is this gateway itself", "name the server behind it")
-        elif url.endswith(":0"):
+        elif address.port == 0:
             report(at, f"{url} cannot be connected to", "name a port")
+        elif address.host == ANY_HOST:
+            report(at, f"{url} cannot be connected to", "name a host")
         seen.add(url)
     if all(target.backup for target in upstream.targets):
         report((*key, "targets"), "all targets are backups", "one must not be: remove its backup = true")

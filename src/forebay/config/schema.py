@@ -37,6 +37,7 @@ Size = Annotated[int, Meta(ge=1, le=2**40, extra={"unit": "size"})]
 Rate = Annotated[float, Meta(gt=0, extra={"unit": "rate"})]
 
 Balance = Literal["round-robin", "weighted-round-robin", "least-connections", "random", "p2c-ewma"]
+Workers = Literal["auto"] | Annotated[int, Meta(ge=1, le=64)]  # auto: one per processor core that may be used
 Name = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z", extra={"remedy": "letters, digits, _ . and -"})
 ]
@@ -63,7 +64,7 @@ class ServiceConfig(_Section, frozen=True):
 
     app: Annotated[str, Meta(pattern=r"^[\w.]+:[\w.]+\Z", extra={"remedy": 'MODULE:NAME, as in "shop.users:app"'})]
     bind: Annotated[list[Text], Meta(min_length=1)]
-    workers: Annotated[int, Meta(ge=1, le=64)] = 1  # processes per address
+    workers: Workers = 1  # processes per address
 
 
 class GatewayTimeouts(_Section, frozen=True):
@@ -88,7 +89,7 @@ class GatewayConfig(_Section, frozen=True):
     """``[gateway]``: where clients come in."""
 
     bind: Annotated[list[Text], Meta(min_length=1)]
-    workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    workers: Workers = 1
     trusted_proxies: list[Text] = []  # addresses or networks whose X-Forwarded-* is believed
     timeouts: GatewayTimeouts = msgspec.field(default_factory=GatewayTimeouts)
     limits: GatewayLimits = msgspec.field(default_factory=GatewayLimits)

@@ -58,10 +58,14 @@ class Shape:
         match kind:
             case inspect.Metadata():
                 return self._fit(key, value, kind.type, kind.extra or {})
-            case inspect.UnionType():  # X | None is the only one the schema has
-                if value is None:
+            case inspect.UnionType():  # the schema has two: X | None, and a word | a number
+                if value is None and any(isinstance(t, inspect.NoneType) for t in kind.types):
                     return None
-                return self._fit(key, value, next(t for t in kind.types if not isinstance(t, inspect.NoneType)), extra)
+                words = [word for t in kind.types if isinstance(t, inspect.LiteralType) for word in t.values]
+                if value in words:
+                    return value
+                meant = next(t for t in kind.types if not isinstance(t, inspect.NoneType | inspect.LiteralType))
+                return self._fit(key, value, meant, {"remedy": f'or "{words[0]}"'} if words else extra)
             case inspect.StructType():
                 return self._table(key, value, kind)
             case inspect.DictType():
@@ -158,7 +162,7 @@ class Shape:
             except ValueError as error:
                 self._report(key, f"is not a {unit}: {_shown(value)}", str(error))
                 return None
-        elif self._is(key, value, int):
+        elif self._is(key, value, int, extra.get("remedy", "")):
             number = value
         else:
             return None

@@ -1,387 +1,278 @@
-"""The line between a supervisor and one of its workers: messages, and open sockets, over a UNIX socket pair.
-
-On the wire a message is a frame: 4 bytes of length, big-endian, then a MessagePack array. A descriptor travels as
-``SCM_RIGHTS`` with the first byte of the frame that announces it, so it is there no later than its message.
-
-Both ends run the same code. Each may :meth:`~Channel.send` a notice, make a :meth:`~Channel.request`, and
-:meth:`~Channel.post` something of which only the latest matters. Everything is bounded: a frame, what waits to be sent,
-and every wait for an answer. Whatever is malformed ends the channel, and ``reason`` says what it was.
-"""
+"""A channel between tasks: bounded, closable, and nothing in it is lost when a task is cancelled."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
-import struct
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
-import msgspec
+from forebay.engine.tasks import QueueEmpty
+from forebay.errors import ChannelClosed, ForebayError, Overloaded
 
-from forebay.errors import (
-    ConfigError,
-    ConnectionClosed,
-    ForebayError,
-    FrameTooLong,
-    FramingError,
-    Overloaded,
-    Problem,
-    StartError,
-)
-
-__all__ = ["MAXIMUM_FRAME", "Assignment", "Channel", "Failure", "Message"]
+__all__ = ["Channel", "ChannelPolicy"]
 
 T = TypeVar("T")
 
-MAXIMUM_FRAME = 64 * 1024 * 1024
-"""Bytes of the longest message either end sends or accepts."""
-
-_MAXIMUM_QUEUED = 2 * MAXIMUM_FRAME
-_READ_SIZE = 256 * 1024
-_MAXIMUM_FDS = 16
-_LENGTH = struct.Struct("!I")
-_REPLY = "reply"
+ChannelPolicy = Literal["wait", "drop-oldest", "refuse"]
+"""What happens to an item for which a channel has no place: see :class:`Channel`."""
 
 
-class Assignment(msgspec.Struct, frozen=True, array_like=True):
-    """What a worker is: the first message it is sent."""
+class Channel(Generic[T]):
+    """Carries items from any number of tasks to any number of tasks of one loop, each to one of them, in order::
 
-    name: str
-    entry: str  # "module:function"
-    args: dict[str, Any]
-    drain_timeout: float
+        async for item in channel:
+            ...
 
+    Items come out in the order in which they went in. Those who wait, to send or to receive, are served first come
+    first served; only the ``_nowait`` methods may take a place, or an item, past one who was let in and has not run
+    since. A task that is cancelled while it sends has not sent; one that is cancelled while it receives has taken
+    nothing: the item goes to the next in line, in its order. That is so in whatever moment the cancellation comes.
 
-class Failure(msgspec.Struct, frozen=True, array_like=True):
-    """An error on its way to the other process."""
+    When there is no place for an item:
 
-    message: str
-    file: str = ""  # these two: of a ConfigError
-    problems: tuple[Problem, ...] = ()
+    * ``wait``: :meth:`send` waits for one; :meth:`send_nowait` raises :class:`Overloaded`.
+    * ``drop-oldest``: the item that would be received next is dropped, and counted.
+    * ``refuse``: both raise :class:`Overloaded`, which is counted.
 
-    @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """What can be told of ``error`` in one line; of a :class:`ConfigError`, everything."""
-        if isinstance(error, ConfigError):
-            return cls(_one_line(str(error)), error.file, error.problems)
-        if isinstance(error, ForebayError):
-            return cls(_one_line(str(error)))
-        return cls(_one_line(f"{type(error).__name__}: {error}".removesuffix(": ")))
+    There is no rendezvous (a maximum of 0): an item that is sent was not yet received, and whoever must know that it
+    was needs an answer, through another channel.
 
-    def error(self, who: str) -> ForebayError:
-        """The error again: a :class:`ConfigError` as it was, anything else as a :class:`StartError` of ``who``."""
-        if self.problems:
-            return ConfigError(self.file, self.problems)
-        return StartError(f"{who}: {self.message}" if who else self.message)
-
-
-def _one_line(text: str) -> str:
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-class Message(msgspec.Struct, frozen=True, array_like=True):
-    """A frame's content. ``id`` is 0 for a notice, and the same number in a request and in its reply."""
-
-    kind: str
-    id: int
-    has_socket: bool  # whether one came along
-    failure: Failure | None
-    body: msgspec.Raw
-
-    def decode(self, type: type[T]) -> T:  # noqa: A002 (msgspec's word for it)
-        """The body as ``type``.
-
-        :raises FramingError: it is something else.
-        """
-        try:
-            return msgspec.msgpack.decode(self.body, type=type)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise FramingError(f"malformed {self.kind!r} message: {error}") from error
-
-
-Answer = tuple[Message, socket.socket | None]
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Message).decode
-
-
-class Channel:
-    """One end.
-
-    :param sock: a connected UNIX stream socket; the channel owns it from here on.
-    :param on_message: called on the loop with each notice and request. It must not block, answers a request with
-        :meth:`reply`, now or later, and may raise :class:`FramingError`, which ends the channel.
-    :param who: the other end's name, for errors.
-
-    ``ended`` is set, once and for good, when nothing can be sent or received any more; ``reason`` then says why.
+    :param maximum: items at most, at least 1.
+    :param when_full: ``wait``, ``drop-oldest`` or ``refuse``.
+    :param name: in errors and in ``repr()``.
     """
 
     __slots__ = (
-        "_buffer",
-        "_idle",
-        "_last_id",
-        "_loop",
-        "_on_message",
-        "_out",
-        "_posts",
-        "_queued",
+        "_closed",
+        "_dropped",
+        "_error",
+        "_items",
         "_received",
-        "_requests",
+        "_receivers",
+        "_refused",
+        "_senders",
         "_sent",
-        "_sock",
-        "ended",
-        "reason",
-        "who",
+        "maximum",
+        "name",
+        "when_full",
     )
 
-    def __init__(self, sock: socket.socket, on_message: Callable[[Message], None], *, who: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._sock = sock
-        self._on_message = on_message
-        self.who = who
-        self.ended = asyncio.Event()
-        self.reason = ""
-        self._buffer = bytearray()
-        self._received: deque[int] = deque()  # descriptors whose message is not complete yet
-        self._out: deque[tuple[bytes, int | None]] = deque()  # frames, each with a descriptor of ours to send along
-        self._queued = 0  # bytes in _out
-        self._sent = 0  # bytes of _out[0] that are gone
-        self._posts: dict[str, msgspec.Raw] = {}
-        self._idle = asyncio.Event()  # unset while the loop is to tell us that the socket takes more
-        self._idle.set()
-        self._requests: dict[int, asyncio.Future[Answer]] = {}
-        self._last_id = 0
-        sock.setblocking(False)
-        self._loop.add_reader(sock.fileno(), self._readable)
+    def __init__(self, maximum: int = 64, *, when_full: ChannelPolicy = "wait", name: str = "channel") -> None:
+        if maximum < 1:
+            raise ValueError(f"maximum {maximum} of {name}: must be at least 1")
+        if when_full not in get_args(ChannelPolicy):
+            raise ValueError(f"when_full {when_full!r} of {name}: must be one of {', '.join(get_args(ChannelPolicy))}")
+        self.maximum = maximum
+        self.when_full = when_full
+        self.name = name
+        self._items: deque[T] = deque()
+        self._senders = _Line(self._let_in)
+        self._receivers = _Line(self._let_in)
+        self._closed = False
+        self._error: ForebayError | None = None
+        self._sent = self._received = self._dropped = self._refused = 0
+
+    def __len__(self) -> int:
+        """How many items were sent and not yet received."""
+        return len(self._items)
+
+    def __bool__(self) -> bool:
+        """True, also when it is empty: a channel is not a container."""
+        return True
 
     def __repr__(self) -> str:
-        state = f"ended: {self.reason}" if self.ended.is_set() else "open"
-        return f"<Channel to {self.who} {state} queued={self._queued} requests={len(self._requests)}>"
+        state = "closed" if self._closed else "open"
+        return (
+            f"<Channel {self.name} {state} {len(self._items)}/{self.maximum} {self.when_full} "
+            f"senders={len(self._senders)} receivers={len(self._receivers)}>"
+        )
 
-    def send(self, kind: str, body: object = None) -> None:
-        """Send a notice.
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called. There may still be items to receive."""
+        return self._closed
 
-        :raises ConnectionClosed: the channel ended.
-        :raises FrameTooLong: the message is longer than ``MAXIMUM_FRAME``.
-        :raises Overloaded: the other end has not read for so long that too much is queued.
+    # Sending
+
+    async def send(self, item: T) -> None:
+        """Send ``item``; with ``when_full="wait"`` that takes until there is a place for it.
+
+        It does not let other tasks run while there is one.
+
+        :raises ChannelClosed: the channel is closed, or was while this waited; the item was not sent.
+        :raises Overloaded: there is no place, and ``when_full`` is ``refuse``.
         """
-        self._write(_frame(kind, 0, body))
+        if self.when_full != "wait" or self._closed or (not self._senders and len(self._items) < self.maximum):
+            self.send_nowait(item)
+            return
+        if not await self._senders.turn() or self._closed:
+            raise self._no_more()
+        self._put(item)
 
-    def post(self, kind: str, body: msgspec.Raw) -> None:
-        """Send a notice once all else is sent, unless a newer one of its kind takes its place before.
+    def send_nowait(self, item: T) -> None:
+        """Send ``item`` without waiting.
 
-        :raises ConnectionClosed: the channel ended.
+        :raises ChannelClosed: the channel is closed.
+        :raises Overloaded: there is no place, and ``when_full`` is not ``drop-oldest``.
         """
-        if self.ended.is_set():
-            raise self._closed()
-        self._posts[kind] = body
-        if self._idle.is_set():
-            self._flush()
+        if self._closed:
+            raise self._no_more()
+        if len(self._items) + self._senders.let_in >= self.maximum:
+            if self.when_full != "drop-oldest":
+                self._refused += 1
+                raise Overloaded("channel", f"{self.name} is full: {self.maximum} items are waiting to be received")
+            self._items.popleft()
+            self._dropped += 1
+        self._put(item)
 
-    def unpost(self, kind: str) -> None:
-        """Forget the posted notice of this kind if it is still unsent: what is sent next is newer."""
-        self._posts.pop(kind, None)
+    def close(self, error: ForebayError | None = None) -> None:
+        """Send no more. What was sent can still be received; the first call counts.
 
-    async def request(self, kind: str, body: object = None, *, timeout: float) -> Message:
-        """Send a request and return its reply.
+        Those who wait to send get :class:`ChannelClosed`.
 
-        :raises TimeoutError: there was none within ``timeout`` seconds.
-        :raises ConfigError, StartError: the other end answered with this failure.
-        :raises ConnectionClosed, FrameTooLong, Overloaded: it could not be sent, or not be answered.
+        :param error: what receivers get when nothing is left, instead of the end.
         """
-        reply, sock = await self._request(kind, body, timeout)
-        if sock is not None:
-            sock.close()
-        return reply
+        if self._closed:
+            return
+        self._closed = True
+        self._error = error
+        self._senders.dismiss()
+        self._let_in()
 
-    async def request_socket(self, kind: str, body: object = None, *, timeout: float) -> socket.socket:
-        """Send a request whose reply brings a socket, and return that. Raises what :meth:`request` does."""
-        _, sock = await self._request(kind, body, timeout)
-        if sock is None:
-            raise FramingError(f"{self.who}: the reply to {kind!r} brought no socket")
-        return sock
+    # Receiving
 
-    async def _request(self, kind: str, body: object, timeout: float) -> Answer:
-        self._last_id += 1
-        number = self._last_id
-        self._write(_frame(kind, number, body))
-        answer: asyncio.Future[Answer] = self._loop.create_future()
-        self._requests[number] = answer
+    async def receive(self) -> T:
+        """The next item; waits until there is one. It does not let other tasks run while there is.
+
+        :raises ChannelClosed: the channel is closed and nothing is left.
+        :raises ForebayError: it was closed with this error and nothing is left.
+        """
+        if (self._receivers or not self._items) and (self._over or not await self._receivers.turn()):
+            raise self._end()
+        return self._take()
+
+    def receive_nowait(self) -> T:
+        """The next item.
+
+        :raises QueueEmpty: there is none now, or each is about to be taken by one who waited for it.
+        :raises ChannelClosed: the channel is closed and nothing is left.
+        :raises ForebayError: it was closed with this error and nothing is left.
+        """
+        if self._over:
+            raise self._end()
+        if len(self._items) <= self._receivers.let_in:
+            raise QueueEmpty(f"{self.name} is empty")
+        return self._take()
+
+    def __aiter__(self) -> Channel[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        if (self._receivers or not self._items) and (self._over or not await self._receivers.turn()):
+            raise StopAsyncIteration if self._error is None else self._end()
+        return self._take()
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts since it was made, and the state now: ``sent = length + received + dropped``."""
+        return {
+            "length": len(self._items),
+            "maximum": self.maximum,
+            "sent": self._sent,
+            "received": self._received,
+            "dropped": self._dropped,
+            "refused": self._refused,
+            "senders_waiting": len(self._senders),
+            "receivers_waiting": len(self._receivers),
+            "closed": self._closed,
+        }
+
+    @property
+    def _over(self) -> bool:
+        """Nothing is left, and nothing comes. An item that somebody was let in for is left: they may be cancelled."""
+        return self._closed and not self._items
+
+    def _put(self, item: T) -> None:
+        self._items.append(item)
+        self._sent += 1
+        if self._receivers:
+            self._let_in()
+
+    def _take(self) -> T:
+        item = self._items.popleft()
+        self._received += 1
+        if self._senders or self._closed:
+            self._let_in()
+        return item
+
+    def _let_in(self) -> None:
+        """After any change: let in as many as there are items to receive and places to fill."""
+        receivers, senders = self._receivers, self._senders
+        while receivers.waiting and len(self._items) > receivers.let_in:
+            receivers.admit()
+        if self._over:
+            receivers.dismiss()
+        while senders.waiting and len(self._items) + senders.let_in < self.maximum:
+            senders.admit()
+
+    def _end(self) -> ForebayError:
+        # Raised once per receiver: without this each would leave its traceback on it.
+        return self._no_more() if self._error is None else self._error.with_traceback(None)
+
+    def _no_more(self) -> ChannelClosed:
+        closed = ChannelClosed(f"{self.name} is closed")
+        closed.__cause__ = self._error
+        return closed
+
+
+class _Line:
+    """Tasks that wait for their turn, first come first served.
+
+    Who is let in has a claim, on an item or on a place, until they run; they take it then, and not before, so that one
+    who is cancelled in between has nothing that would have to be put back.
+
+    :param changed: called when somebody has joined or has left without taking.
+    """
+
+    __slots__ = ("_changed", "let_in", "waiting")
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.waiting: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
+        self.let_in = 0  # how many have a claim and did not run since
+        self._changed = changed
+
+    def __len__(self) -> int:
+        return len(self.waiting) + self.let_in
+
+    async def turn(self) -> bool:
+        """Wait. True: it is the caller's turn, who acts on it at once; False: dismissed."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.waiting[future] = None
+        self._changed()
         try:
-            async with asyncio.timeout(timeout):
-                reply, sock = await answer
-        finally:
-            self._requests.pop(number, None)
-        if reply.failure is not None:
-            raise reply.failure.error("")
-        return reply, sock
+            if future.done():  # let in at once, but behind those who were let in before and did not run since
+                await asyncio.sleep(0)
+            has_claim = await future
+        except BaseException:
+            self.waiting.pop(future, None)
+            if not future.cancelled() and future.done() and future.result():
+                self.let_in -= 1
+            self._changed()
+            raise
+        if has_claim:
+            self.let_in -= 1
+        return has_claim
 
-    def reply(
-        self,
-        request: Message,
-        body: object = None,
-        *,
-        failure: Failure | None = None,
-        sock: socket.socket | None = None,
-    ) -> None:
-        """Answer a request: with a body, a failure, or a socket, which stays the caller's.
+    def admit(self) -> None:
+        """Let the first in. One who was cancelled, and has not run since, leaves the line instead."""
+        future, _ = self.waiting.popitem(last=False)
+        if not future.done():
+            future.set_result(True)
+            self.let_in += 1
 
-        Does nothing when the channel has ended: nobody waits for the answer any more.
-
-        :raises FrameTooLong, Overloaded: as for :meth:`send`.
-        """
-        if not self.ended.is_set():
-            self._write(_frame(_REPLY, request.id, body, failure, has_socket=sock is not None), sock)
-
-    async def flush(self, timeout: float) -> None:
-        """Return when everything is sent, the channel ended, or ``timeout`` seconds are over."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._idle.wait()
-
-    def close(self, reason: str = "closed") -> None:
-        """End the channel now; what is unsent is dropped. Idempotent."""
-        if self.ended.is_set():
-            return
-        self.reason = reason
-        self.ended.set()
-        self._drop_output()
-        self._loop.remove_reader(self._sock.fileno())
-        self._sock.close()
-        for fd in self._received:
-            os.close(fd)
-        self._received.clear()
-        self._buffer.clear()
-        for answer in self._requests.values():
-            if not answer.done():
-                answer.set_exception(self._closed())
-
-    def _closed(self) -> ConnectionClosed:
-        return ConnectionClosed(f"the channel to {self.who} is closed: {self.reason}")
-
-    # Writing: try at once, and let the loop call back when the socket is full.
-
-    def _write(self, frame: bytes, sock: socket.socket | None = None) -> None:
-        if self.ended.is_set():
-            raise self._closed()
-        if self._queued + len(frame) > _MAXIMUM_QUEUED:
-            raise Overloaded("channel", f"{self.who} does not read: {self._queued} bytes are waiting to be sent")
-        # A duplicate, because the caller may close its socket before the frame's turn comes.
-        self._out.append((frame, os.dup(sock.fileno()) if sock is not None else None))
-        self._queued += len(frame)
-        if self._idle.is_set():
-            self._flush()
-
-    def _flush(self) -> None:
-        try:
-            while self._out or self._posts:
-                if not self._out:
-                    kind = next(iter(self._posts))
-                    frame = _frame(kind, 0, self._posts.pop(kind))
-                    self._out.append((frame, None))
-                    self._queued += len(frame)
-                self._send_first()
-        except BlockingIOError:
-            if self._idle.is_set():
-                self._idle.clear()
-                self._loop.add_writer(self._sock.fileno(), self._flush)
-        except OSError:
-            # The other end is gone. What it sent before may still be unread: only the reader ends the channel.
-            self._drop_output()
-        else:
-            self._now_idle()
-
-    def _now_idle(self) -> None:
-        if not self._idle.is_set():
-            self._idle.set()
-            self._loop.remove_writer(self._sock.fileno())
-
-    def _drop_output(self) -> None:
-        self._now_idle()
-        for _, fd in self._out:
-            if fd is not None:
-                os.close(fd)
-        self._out.clear()
-        self._posts.clear()
-        self._queued = self._sent = 0
-
-    def _send_first(self) -> None:
-        frame, fd = self._out[0]
-        rest = memoryview(frame)[self._sent :]
-        if fd is None:
-            self._sent += self._sock.send(rest)
-        else:
-            self._sent += socket.send_fds(self._sock, [rest], [fd])
-            os.close(fd)
-            self._out[0] = (frame, None)
-        if self._sent == len(frame):
-            self._out.popleft()
-            self._queued -= len(frame)
-            self._sent = 0
-
-    # Reading
-
-    def _readable(self) -> None:
-        try:
-            data, fds, flags, _ = socket.recv_fds(self._sock, _READ_SIZE, _MAXIMUM_FDS)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self.close(os.strerror(error.errno or 0).lower())
-            return
-        for fd in fds:
-            os.set_inheritable(fd, False)  # as every descriptor of Python's is, but for these
-            self._received.append(fd)
-        if flags & socket.MSG_CTRUNC or len(self._received) > _MAXIMUM_FDS:
-            self.close("more descriptors than messages announced")
-        elif not data:
-            self.close("cut in the middle of a message" if self._buffer else "end of stream")
-        else:
-            self._buffer += data
-            try:
-                self._take_frames()
-            except FramingError as error:
-                self.close(str(error))
-
-    def _take_frames(self) -> None:
-        buffer = self._buffer
-        while len(buffer) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(buffer)
-            if not 0 < length <= MAXIMUM_FRAME:
-                raise FramingError(f"a frame of {length} bytes; 1 to {MAXIMUM_FRAME} are allowed")
-            end = _LENGTH.size + length
-            if len(buffer) < end:
-                return
-            frame = bytes(memoryview(buffer)[_LENGTH.size : end])
-            del buffer[:end]
-            try:
-                message = _decode(frame)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise FramingError(f"malformed frame: {error}") from error
-            self._dispatch(message)  # may close us, which empties the buffer
-
-    def _dispatch(self, message: Message) -> None:
-        sock = None
-        if message.has_socket:
-            if not self._received:
-                raise FramingError(f"a {message.kind!r} message announced a socket that did not come")
-            sock = socket.socket(fileno=self._received.popleft())
-        answer = self._requests.pop(message.id, None) if message.kind == _REPLY else None
-        if answer is not None and not answer.done():
-            answer.set_result((message, sock))
-            return
-        if sock is not None:  # nobody waits for it any more, or ever did
-            sock.close()
-        if message.kind != _REPLY:
-            self._on_message(message)
-
-
-def _frame(kind: str, number: int, body: object, failure: Failure | None = None, *, has_socket: bool = False) -> bytes:
-    raw = body if isinstance(body, msgspec.Raw) else msgspec.Raw(_encode(body))
-    content = _encode(Message(kind, number, has_socket, failure, raw))
-    if len(content) > MAXIMUM_FRAME:
-        raise FrameTooLong(f"a {kind!r} message of {len(content)} bytes; at most {MAXIMUM_FRAME} are allowed")
-    return _LENGTH.pack(len(content)) + content
+    def dismiss(self) -> None:
+        """Let everybody go who waits."""
+        while self.waiting:
+            future, _ = self.waiting.popitem(last=False)
+            if not future.done():
+                future.set_result(False)

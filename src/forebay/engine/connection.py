@@ -1,121 +1,102 @@
-"""One TCP connection: the protocol object that the event loop calls, and what handlers hold in their hands."""
+"""One connection: the protocol object that the event loop calls, and what handlers hold in their hands."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-from itertools import count
+from collections.abc import Awaitable, Generator
 from math import inf
-from typing import Any, Protocol, cast
+from pathlib import Path
+from types import coroutine
+from typing import Any, cast
 
 import structlog
 
-from forebay.engine.address import join_host_port
-from forebay.engine.ending import Lingering, WriteStall
-from forebay.engine.handler import CloseReason, ConnectionHandler
-from forebay.engine.inbox import Inbox
-from forebay.engine.loop import RESOLUTION, Ticker, now
+from forebay.engine.ending import Lingering, reset
+from forebay.engine.ends import Ends
+from forebay.engine.handler import CloseReason, ConnectionHandler, ConnectionOwner
+from forebay.engine.inbox import EAGER, MESSAGE, Inbox
+from forebay.engine.loop import RESOLUTION
+from forebay.engine.outbound import Outgoing
+from forebay.engine.sendfile import send_file
+from forebay.engine.settings import SlowConsumer
+from forebay.engine.timing import Pulse
 from forebay.errors import ConnectionClosed, DeadlineExceeded
 
 __all__ = ["CloseReason", "Connection", "ConnectionHandler", "ConnectionOwner"]
 
 log = structlog.get_logger("forebay.engine")
 
-_numbers = count(1)
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
-
-class ConnectionOwner(Protocol):
-    """What a connection needs of whoever accepted or dialled it."""
-
-    ticker: Ticker
-    write_high: int
-    write_low: int
-    write_timeout: float | None
-
-    def opened(self, conn: Connection) -> bool:
-        """Whether it may live; else it is closed at once, and its handler never hears of it."""
-
-    def closed(self, conn: Connection) -> None:
-        """It is gone, and its handler has been told."""
-
-
-class Connection(asyncio.Protocol):
-    """One TCP connection. Servers and :func:`~forebay.engine.dial` make them; handlers use them.
+class Connection(Ends, asyncio.Protocol):
+    """One connection. Servers and :func:`~forebay.engine.dial` make them; handlers use them, on the loop's thread only.
 
     ``state`` is free for the handler's own use. Counters: ``bytes_in``, ``bytes_out``, ``messages_in``,
-    ``messages_out``; ``writes_dropped`` counts what was written after the close.
+    ``messages_out``; ``messages_dropped`` under the policy for slow consumers, and ``writes_dropped`` after the close.
+
+    A server may have 100,000 of these, so what few of them need is made when it is needed: ``_outgoing`` once the peer
+    is slow, ``pulse`` once it is silent.
     """
 
     __slots__ = (
+        "_deadline",
         "_eof",
         "_gone",
         "_handler",
-        "_idle",
         "_inbox",
-        "_on_message",
-        "_owner",
+        "_outgoing",
         "_paused",
-        "_stall",
         "_told",
-        "_transport",
-        "_waiters",
         "_wheel",
-        "_write",
         "bytes_in",
         "bytes_out",
         "close_reason",
         "closing",
         "due_at",
-        "expires_at",
-        "id",
+        "heard_at",
         "messages_in",
         "messages_out",
         "opened_at",
-        "peer",
-        "peer_host",
+        "owner",
+        "pulse",
         "state",
         "writable",
         "writes_dropped",
     )
 
-    def __init__(self, owner: ConnectionOwner, handler: ConnectionHandler, idle: float | None, inbox: Inbox | None):
-        self.id = next(_numbers)  # unique in this process
-        self.peer = "unknown"  # the peer may be gone before we could ask who it is
-        self.peer_host = "unknown"
+    def __init__(self, owner: ConnectionOwner, handler: ConnectionHandler, inbox: Inbox | None = None):
+        super().__init__()
         self.state: Any = None
-        self.opened_at = 0.0
+        self.opened_at = self.heard_at = 0.0  # when it was opened, and when the last message came; see Ticker.read
         self.bytes_in = self.bytes_out = self.messages_in = self.messages_out = self.writes_dropped = 0
         self.closing = False  # nothing can be written any more
         self.close_reason: CloseReason | None = None
         self.writable = True  # what waits to be sent is below the high watermark
-        self.expires_at = self.due_at = inf  # see policy.timers.Timed
-        self._owner = owner
+        self.pulse: Pulse | None = None
+        self.due_at = inf  # see policy.timers.Timed
+        self.owner = owner
         self._wheel = owner.ticker.wheel
         self._handler = handler
-        self._on_message = handler.on_message
         self._inbox = inbox
-        self._idle = idle + RESOLUTION if idle else 0.0  # what each message adds to the wheel's clock
+        self._deadline: float | None = None  # the handler's own, in place of the owner's timing
         self._paused = self._eof = self._gone = self._told = False
-        self._stall: WriteStall | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._outgoing: Outgoing | None = None
 
     def __repr__(self) -> str:
         how = self.close_reason or ("closing" if self.closing else "open")
         return f"<Connection {self.id} {self.peer} {how} in={self.bytes_in} out={self.bytes_out}>"
 
     @property
-    def local(self) -> str:
-        """Our end, ``host:port``."""
-        return _name(self._transport.get_extra_info("sockname"))
+    def messages_dropped(self) -> int:
+        """Messages that were dropped because the peer was too slow for them."""
+        return self._outgoing.dropped if self._outgoing is not None else 0
 
     # What handlers call
 
     def write(self, message: Any) -> None:
         """Send ``message`` without waiting; after the close it is dropped, and counted.
 
-        What the network does not take is kept in memory: writers of much look at :attr:`writable`, or use :meth:`send`.
+        What the network does not take is kept in memory, up to the limit of the owner's :class:`Outbound`, which also
+        says what happens past it: writers of much look at :attr:`writable`, or use :meth:`send`.
 
         :raises ValueError: the framing cannot express the message.
         """
@@ -124,18 +105,29 @@ class Connection(asyncio.Protocol):
             return
         self.messages_out += 1
         self.bytes_out += len(message)
-        self._write(message)
+        if self.writable:
+            self.transport.write(message)
+        else:
+            self.outgoing().put(message)
 
-    async def send(self, message: Any) -> None:
-        """Send ``message``, then wait while the peer is too slow to take what was sent.
+    def send(self, message: Any) -> Awaitable[None]:
+        """Send ``message`` now, and wait, by ``await``, while the peer is too slow to take what was sent.
+
+        Under another policy for slow consumers than ``wait`` there is nothing to wait for.
 
         :raises ConnectionClosed: the connection is closed, or was while waiting.
+        :raises ValueError: the framing cannot express the message.
         """
         if self.closing:
-            raise self._closed_error()
+            raise self.closed_error()
         self.write(message)
-        if not self.writable:
+        return self.owner.ticker.done if self.writable else self._room()
+
+    async def _room(self) -> None:
+        if self.owner.outbound.policy is SlowConsumer.WAIT:
             await self.drained()
+        elif self.closing:
+            raise self.closed_error()
 
     async def drained(self) -> None:
         """Wait until the connection is :attr:`writable`. A peer that takes nothing at all ends the wait by its stall.
@@ -145,76 +137,94 @@ class Connection(asyncio.Protocol):
         while not self.closing:
             if self.writable:
                 return
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            finally:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
-        raise self._closed_error()
+            await self.outgoing().wait()
+        raise self.closed_error()
+
+    async def send_file(self, path: str | Path, offset: int = 0, count: int | None = None) -> int:
+        """Send a part of a file as it is, without framing, and return when the kernel has taken it.
+
+        Its bytes go from the page cache to the socket without passing through this process (``sendfile``), except over
+        TLS. What is written meanwhile is sent after it.
+
+        :param offset: bytes to leave out at the file's start.
+        :param count: bytes to send; ``None``: all up to its end.
+        :return: how many were sent.
+        :raises OSError: the file cannot be opened or read; nothing was sent.
+        :raises ValueError: it is no regular file, or has no such part; nothing was sent.
+        :raises ConnectionClosed: the connection is closed, was while sending, or had to be because the file became
+            shorter meanwhile.
+        """
+        return await send_file(self, path, offset, count)
 
     async def receive(self, timeout: float | None = None) -> Any:
         """The next message. For coroutine handlers.
 
-        :param timeout: seconds to wait for it; ``None``: only the server's idle timeout counts.
+        :param timeout: seconds to wait for it; ``None``: only the owner's timeouts count.
         :raises ConnectionClosed: none will come: the peer has ended its side, or the server drains.
         :raises FramingError: the peer sent bytes that are not a message.
         :raises DeadlineExceeded: it did not come in time.
         """
-        inbox = self._inbox or self._no_inbox()
-        if not inbox.messages:
-            try:
-                async with asyncio.timeout(timeout):
-                    found = await inbox.wait()
-            except TimeoutError:
-                raise DeadlineExceeded(f"{self.peer} sent no message within {timeout} s") from None
-            if not found:
-                raise self._closed_error()
-        return self._take(inbox)
+        try:
+            if timeout is None:
+                return await self.__anext__()
+            async with asyncio.timeout(timeout):
+                return await self.__anext__()
+        except TimeoutError:
+            raise DeadlineExceeded(f"{self.peer} sent no message within {timeout} s") from None
+        except StopAsyncIteration:
+            raise self.closed_error() from None
 
     def __aiter__(self) -> Connection:
         return self
 
-    async def __anext__(self) -> Any:
+    @coroutine
+    def __anext__(self) -> Generator[Any, Any, Any]:
         inbox = self._inbox or self._no_inbox()
-        if not inbox.messages and not await inbox.wait():
+        if inbox.messages:
+            return self.take(inbox)
+        if inbox.ended and inbox.error is None:
             raise StopAsyncIteration
-        return self._take(inbox)
+        if inbox.stepping and (not EAGER or inbox.is_stepped()):
+            return (yield MESSAGE)
+        if not (yield from inbox.wait().__await__()):
+            raise StopAsyncIteration
+        return self.take(inbox)
 
     def write_buffer_size(self) -> int:
         """Bytes written that the kernel has not taken yet."""
-        return self._transport.get_write_buffer_size()
+        return self._outgoing.waiting() if self._outgoing is not None else self.transport.get_write_buffer_size()
+
+    def buffer_size(self) -> int:
+        """Bytes kept for this connection, in both directions."""
+        return self.write_buffer_size() + (self._inbox.size if self._inbox is not None else 0)
 
     def pause_reading(self) -> None:
         """Take nothing more from the network, until :meth:`resume_reading`; the peer notices by and by. Idempotent."""
         if not self._paused:
             self._paused = True
             if not self._eof:
-                self._transport.pause_reading()
+                self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Undo :meth:`pause_reading`. Idempotent."""
         if self._paused:
             self._paused = False
-            if self._idle:
-                self.expires_at = self._wheel.now + self._idle
+            self._forgive()
             if not self._eof and not self.closing:
-                self._transport.resume_reading()
+                self.transport.resume_reading()
 
     def expire_in(self, seconds: float | None) -> None:
         """Call ``on_timeout`` in ``seconds``, at most 200 ms later and never earlier; ``None``: never.
 
-        A connection has one such deadline: each call replaces the one before, and the first one replaces the server's
-        idle timeout for this connection. Cheap enough for every request.
+        A connection has one such deadline: each call replaces the one before, and the first one replaces the owner's
+        idle, first-byte, message and heartbeat timeouts for this connection. Cheap enough for every request.
         """
-        self._idle = 0.0
         if seconds is None:
-            self.expires_at = inf
+            self._deadline = inf
             return
-        expires_at = self.expires_at = self._wheel.now + seconds + RESOLUTION
-        if expires_at < self.due_at and not self.closing:
-            self._owner.ticker.arm(self, seconds)
+        deadline = self._deadline = self._wheel.now + seconds + RESOLUTION
+        if deadline < self.due_at and not self.closing:
+            self.owner.ticker.arm(self, seconds)
 
     def close(self, reason: CloseReason = CloseReason.APP, *, linger: float = 0.0) -> None:
         """Send what was written, then close. A peer that takes nothing of it for the write timeout is cut.
@@ -226,13 +236,23 @@ class Connection(asyncio.Protocol):
             return
         self.closing = True
         self.close_reason = reason
-        if linger and not self._eof:
-            Lingering(self, self._transport, self._owner.ticker, linger)
+        outgoing = self._outgoing
+        if outgoing is not None and outgoing.held:
+            outgoing.linger = linger  # the file that is being sent was written before the close
         else:
-            self._transport.close()
-        if self._transport.get_write_buffer_size():
-            self._watch_writes()
+            self.finish(linger)
         self._wake()
+
+    def finish(self, linger: float) -> None:
+        """Do what :meth:`close` has decided."""
+        if self._outgoing is not None:
+            self._outgoing.flush()
+        if linger and not self._eof:
+            Lingering(self, self.transport, self.owner.ticker, linger)
+        else:
+            self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self.outgoing().watch()
 
     def abort(self, reason: CloseReason = CloseReason.APP) -> None:
         """Cut the connection now. What was not sent is lost, and the peer sees a reset instead of an orderly end."""
@@ -241,34 +261,24 @@ class Connection(asyncio.Protocol):
         self.closing = True
         if self.close_reason is None:
             self.close_reason = reason
-        sock = self._transport.get_extra_info("socket")
-        try:
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        except OSError:  # it is closed already
-            pass
-        self._transport.abort()
+        reset(self.transport)
         self._wake()
 
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        self._transport = cast("asyncio.Transport", transport)  # as it is for every stream protocol
-        self._write = self._transport.write
-        peername = transport.get_extra_info("peername")
-        if peername:
-            self.peer_host = peername[0]
-            self.peer = _name(peername)
-        self.opened_at = now()
-        owner = self._owner
+        self.transport = cast("asyncio.Transport", transport)  # as it is for every stream protocol
+        owner = self.owner
+        self.name_peer()
+        self.opened_at = self.heard_at = owner.ticker.read()
         if not owner.opened(self):
             self._gone = self.closing = True
-            self._transport.abort()
+            self.transport.abort()
             return
-        self._transport.set_write_buffer_limits(owner.write_high, owner.write_low)
-        if self._idle:
-            owner.ticker.arm(self, self._idle - RESOLUTION)
+        self.transport.set_write_buffer_limits(owner.outbound.high, owner.outbound.resume_at)
+        if self.expires_at != inf:
+            owner.ticker.hold(self)
         try:
             self._handler.on_open(self)
         except Exception as error:
@@ -278,16 +288,15 @@ class Connection(asyncio.Protocol):
 
     def _pause_again(self) -> None:
         if self._paused and not self._eof:
-            self._transport.pause_reading()
+            self.transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
         self.messages_in += 1
         self.bytes_in += len(data)
-        if self._idle:
-            self.expires_at = self._wheel.now + self._idle
+        self.heard_at = self._wheel.now
         try:
-            self._on_message(self, data)
+            self._handler.on_message(self, data)
         except Exception as error:
             self.failed(error)
 
@@ -304,15 +313,22 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Called by the event loop: above the high watermark."""
         self.writable = False
-        self._watch_writes()
+        self.outgoing().watch()
 
     def resume_writing(self) -> None:
         """Called by the event loop: below the low watermark again."""
-        self.writable = True
-        if self.closing:
+        outgoing = self.outgoing()
+        if outgoing.held:
+            outgoing.wake()  # the file's turn
             return
-        if self._stall is not None:
-            self._stall.expires_at = inf
+        self.writable = True
+        outgoing.unwatch()
+        outgoing.fill()
+        if outgoing.queue:  # there was more than the transport may hold
+            self.writable = False
+            outgoing.watch()
+        if self.closing or not self.writable:
+            return
         self._wake()
         try:
             self._handler.on_writable(self)
@@ -327,28 +343,71 @@ class Connection(asyncio.Protocol):
         if self.close_reason is None:
             self.close_reason = CloseReason.PEER if exc is None else CloseReason.RESET
         self._wheel.discard(self)
-        if self._stall is not None:
-            self._wheel.discard(self._stall)
+        if self._outgoing is not None:
+            self._wheel.discard(self._outgoing)
         self._wake()
         try:
             self._handler.on_close(self, self.close_reason)
         except Exception:
             log.exception("handler failed", peer=self.peer, handler=type(self._handler).__name__)
-        self._owner.closed(self)
+        self.owner.closed(self)
+
+    # What the timer wheel reads and calls (policy.timers.Timed)
+
+    @property
+    def expires_at(self) -> float:
+        """When it is to be looked at: the handler's own deadline, else the nearest of the owner's timeouts."""
+        return self.owner.timing.deadline(self) if self._deadline is None else self._deadline
+
+    @expires_at.setter
+    def expires_at(self, when: float) -> None:
+        self._deadline = when
 
     def on_expired(self) -> None:
         """Called by the timer wheel."""
         if self.closing:
             return
-        if not (self._idle and self._paused and not self._eof):  # we do not listen: the peer is not to blame
+        if self._deadline is not None:
+            self._deadline = inf
+            self._time_out()
+            return
+        reason = None
+        if self._paused and not self._eof:  # we do not listen: the peer is not to blame
+            self._forgive()
+        else:
             try:
-                self._handler.on_timeout(self)
-            except Exception as error:
+                reason = self.owner.timing.overdue(self, self._wheel.now)
+            except Exception as error:  # a ping that the framing cannot express
                 self.failed(error)
-        if self._idle and not self.closing:
-            self._owner.ticker.arm(self, self._idle - RESOLUTION)
+        if reason is CloseReason.IDLE:
+            self._time_out()
+            self._forgive()
+        elif reason is CloseReason.HEARTBEAT:
+            self.abort(reason)  # nobody is there to take leave of
+        elif reason is not None:
+            self.close(reason)
+        if not self.closing and self._deadline is None:
+            self.owner.ticker.hold(self)
+
+    def _time_out(self) -> None:
+        try:
+            self._handler.on_timeout(self)
+        except Exception as error:
+            self.failed(error)
+
+    def _forgive(self) -> None:
+        """Start all timeouts anew."""
+        self.heard_at = self._wheel.now
+        if self.pulse is not None:
+            self.pulse.forgive(self.heard_at)
 
     # What is behind them
+
+    def outgoing(self) -> Outgoing:
+        """The slow side of writing."""
+        if self._outgoing is None:
+            self._outgoing = Outgoing(self)
+        return self._outgoing
 
     def failed(self, error: Exception) -> None:
         """The handler raised ``error``: log it, close the connection."""
@@ -358,6 +417,10 @@ class Connection(asyncio.Protocol):
     def told(self) -> bool:
         """Whether a coroutine that waited for this connection was woken because it closed."""
         return self._told
+
+    def gone(self) -> bool:
+        """Whether the transport has ended, or is about to without sending anything more."""
+        return self._gone or (self.closing and self.transport.is_closing())
 
     def start_tick(self) -> None:
         """Run the handler's ``on_tick``. Called by the server."""
@@ -375,49 +438,25 @@ class Connection(asyncio.Protocol):
         except Exception as error:
             self.failed(error)
 
-    def _watch_writes(self) -> None:
-        seconds = self._owner.write_timeout
-        if seconds is None:
-            return
-        stall = self._stall
-        if stall is None:
-            stall = self._stall = WriteStall(self)
-        stall.sent = self.bytes_out - self._transport.get_write_buffer_size()
-        stall.expires_at = self._wheel.now + seconds + RESOLUTION
-        if stall.expires_at < stall.due_at:
-            self._owner.ticker.arm(stall, seconds)
-
-    def write_stalled(self, sent: int) -> None:
-        """The write timeout is over: cut the peer, unless it took something of what was sent since."""
-        waiting = self._transport.get_write_buffer_size()
-        if not waiting:
-            return
-        if self.bytes_out - waiting > sent:
-            self._watch_writes()
-            return
-        self.close_reason = CloseReason.WRITE_STALL
-        self.abort(CloseReason.WRITE_STALL)
-
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-                self._told = self._told or self.closing
+        if self._outgoing is not None and self._outgoing.wake():
+            self._told = self._told or self.closing
 
-    def _closed_error(self) -> ConnectionClosed:
+    def closed_error(self) -> ConnectionClosed:
+        """What those are told who want to send or receive."""
         why = self.close_reason or (CloseReason.PEER if self._eof else CloseReason.DRAIN)
         return ConnectionClosed(f"the connection with {self.peer} is closed ({why})")
 
     def _no_inbox(self) -> Inbox:
         raise RuntimeError("only coroutine handlers receive; an event-style handler gets on_message")
 
-    def _take(self, inbox: Inbox) -> Any:
+    def take(self, inbox: Inbox) -> Any:
+        """The oldest message of the inbox."""
         message = inbox.take()
-        if self._paused and inbox.low and not inbox.ended:
-            self.resume_reading()
+        self.make_room(inbox)
         return message
 
-
-def _name(sockname: tuple[Any, ...] | None) -> str:
-    return join_host_port(sockname[0], sockname[1]) if sockname else "unknown"
+    def make_room(self, inbox: Inbox) -> None:
+        """Go on reading, if it was the full inbox that stopped us and it is low now."""
+        if self._paused and inbox.low and not inbox.ended:
+            self.resume_reading()

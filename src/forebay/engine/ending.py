@@ -1,8 +1,10 @@
-"""Two ways a connection's end can go wrong: the peer does not read what it is sent, or sends what is not read."""
+"""The last moments of a connection: cut off, or while its peer may still be sending."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -11,22 +13,20 @@ from forebay.engine.loop import Ticker
 if TYPE_CHECKING:
     from forebay.engine.connection import Connection
 
-__all__ = ["Lingering", "WriteStall"]
+__all__ = ["Lingering", "reset"]
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: on, for no time at all
 
 
-class WriteStall:
-    """The deadline of a peer that does not take what is sent to it."""
-
-    __slots__ = ("conn", "due_at", "expires_at", "sent")
-
-    def __init__(self, conn: Connection) -> None:
-        self.conn = conn
-        self.sent = 0  # bytes the peer had taken when the deadline was set
-        self.expires_at = self.due_at = inf
-
-    def on_expired(self) -> None:
-        """See :class:`~forebay.policy.timers.Timed`."""
-        self.conn.write_stalled(self.sent)
+def reset(transport: asyncio.Transport) -> None:
+    """Close the transport at once; its peer sees a reset instead of an orderly end."""
+    sock = transport.get_extra_info("socket")
+    try:
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    except OSError:  # it is closed already
+        pass
+    transport.abort()
 
 
 class Lingering(asyncio.Protocol):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 import structlog
 
-from forebay.engine.connection import Connection, ConnectionOwner
-from forebay.engine.handler import CloseReason, ConnectionHandler
+from forebay.engine.connection import Connection
+from forebay.engine.handler import CloseReason, ConnectionHandler, ConnectionOwner
 from forebay.engine.inbox import Inbox
+from forebay.engine.timing import Pulse
 from forebay.errors import FramingError
 from forebay.wire.framing import Framing
 
@@ -25,20 +27,12 @@ _CORKED_AT_MOST = 64  # messages: enough to save nearly all the system calls, fe
 class FramedConnection(Connection):
     """A connection whose bytes are cut into messages."""
 
-    __slots__ = ("_corked", "_decoder", "_encode", "_feed")
+    __slots__ = ("_corked", "_decoder", "_framing")
 
-    def __init__(
-        self,
-        owner: ConnectionOwner,
-        handler: ConnectionHandler,
-        idle: float | None,
-        inbox: Inbox | None,
-        framing: Framing,
-    ):
-        super().__init__(owner, handler, idle, inbox)
+    def __init__(self, owner: ConnectionOwner, handler: ConnectionHandler, inbox: Inbox | None, framing: Framing):
+        super().__init__(owner, handler, inbox)
+        self._framing = framing
         self._decoder = framing.decoder()
-        self._feed = self._decoder.feed
-        self._encode = framing.encode
         self._corked: list[bytes] | None = None
 
     def write(self, message: Any) -> None:
@@ -46,28 +40,46 @@ class FramedConnection(Connection):
         if self.closing:
             self.writes_dropped += 1
             return
-        data = self._encode(message)
+        data = self._framing.encode(message)
         self.messages_out += 1
         self.bytes_out += len(data)
-        if self._corked is None:
-            self._write(data)
+        if not self.writable:
+            self._flush()
+            self.outgoing().put(data)
+        elif self._corked is None:
+            self.transport.write(data)
         else:
             self._corked.append(data)
             if len(self._corked) >= _CORKED_AT_MOST:
                 self._flush()
 
+    def send(self, message: Any) -> Awaitable[None]:
+        """See :meth:`Connection.send`."""
+        if self.closing:
+            raise self.closed_error()
+        if not self.writable or self._corked is not None:
+            return super().send(message)
+        data = self._framing.encode(message)  # the rest of write, in place: this is what most messages take
+        self.messages_out += 1
+        self.bytes_out += len(data)
+        self.transport.write(data)
+        return self.owner.ticker.done if self.writable else self._room()
+
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
         self.bytes_in += len(data)
         try:
-            messages = self._feed(data)
-            if self._idle and messages:
-                self.expires_at = self._wheel.now + self._idle
+            messages = self._decoder.feed(data)
             if len(messages) == 1:
+                self.heard_at = self._wheel.now
                 self.messages_in += 1
-                self._on_message(self, messages[0])
+                if self.pulse is not None:
+                    self.pulse.partial_at = None
+                self._handler.on_message(self, messages[0])
             elif messages:
                 self._deliver(messages)
+            elif self._deadline is None and self.owner.timing.message is not None:
+                self._begun()
             if self._decoder.error is not None:
                 raise self._decoder.error
         except FramingError as error:
@@ -77,16 +89,32 @@ class FramedConnection(Connection):
 
     def _deliver(self, messages: list[Any]) -> None:
         """Hand several messages over; what is written meanwhile leaves as one write."""
+        self.heard_at = self._wheel.now
+        if self.pulse is not None:
+            self.pulse.partial_at = None
         self._corked = []
         try:
             for message in messages:
                 if self.closing:
                     break
                 self.messages_in += 1
-                self._on_message(self, message)
+                self._handler.on_message(self, message)
         finally:
             self._flush()
             self._corked = None
+
+    def _begun(self) -> None:
+        """Bytes came that complete no message: it has to be complete in time, however slowly the next ones come."""
+        if self.pulse is None:
+            self.pulse = Pulse()
+        if self.pulse.partial_at is None:
+            self.pulse.partial_at = self._wheel.now
+            if self.expires_at < self.due_at:
+                self.owner.ticker.hold(self)
+
+    def buffer_size(self) -> int:
+        """See :meth:`Connection.buffer_size`."""
+        return super().buffer_size() + self._decoder.pending
 
     def close(self, reason: CloseReason = CloseReason.APP, *, linger: float = 0.0) -> None:
         """See :meth:`Connection.close`."""
@@ -97,7 +125,10 @@ class FramedConnection(Connection):
         if self._corked:
             data = b"".join(self._corked)
             self._corked.clear()
-            self._write(data)
+            if self.writable:
+                self.transport.write(data)
+            else:
+                self.outgoing().put(data)
 
     def eof_received(self) -> bool:
         """Called by the event loop."""
@@ -125,10 +156,9 @@ def make_connection(
     handler: ConnectionHandler,
     *,
     framing: Framing | None = None,
-    idle: float | None = None,
     inbox: Inbox | None = None,
 ) -> Connection:
     """The protocol object for a new connection."""
     if framing is None:
-        return Connection(owner, handler, idle, inbox)
-    return FramedConnection(owner, handler, idle, inbox, framing)
+        return Connection(owner, handler, inbox)
+    return FramedConnection(owner, handler, inbox, framing)

@@ -1,14 +1,17 @@
-"""What handlers of connections look like in event style, and why connections end."""
+"""What connections call, handlers in event style and owners, and why connections end."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from forebay.engine.connection import Connection
+    from forebay.engine.loop import Ticker
+    from forebay.engine.settings import Outbound
+    from forebay.engine.timing import Timing
 
-__all__ = ["CloseReason", "ConnectionHandler"]
+__all__ = ["CloseReason", "ConnectionHandler", "ConnectionOwner"]
 
 
 class CloseReason(StrEnum):
@@ -16,10 +19,19 @@ class CloseReason(StrEnum):
 
     PEER = "peer"  # the peer closed it
     APP = "app"  # the handler did
-    IDLE = "idle"  # nothing was received for too long
+    IDLE = "idle"  # no message came for too long
+    FIRST_BYTE = "first-byte"  # it opened the connection and said nothing
+    SLOW_MESSAGE = "slow-message"  # it began a message and did not get to its end
+    HEARTBEAT = "heartbeat"  # it missed too many heartbeats
     TIMEOUT = "timeout"  # the peer took too long over something
-    WRITE_STALL = "write-stall"  # the peer did not read
+    WRITE_STALL = "write-stall"  # the peer took nothing of what was sent
+    SLOW_CONSUMER = "slow-consumer"  # it took so little that too much was waiting for it
+    MEMORY = "memory"  # all buffers together were too large, and this connection's were the largest
     LIMIT = "limit"  # a limit was reached
+    PROXY_HEADER = "proxy-header"  # a trusted proxy sent no PROXY header, or a broken one
+    HANDSHAKE = "handshake"  # TLS did not come about
+    HANDSHAKE_TIMEOUT = "handshake-timeout"  # ... in time
+    EXPIRED = "expired"  # a datagram session: its peer sent nothing for too long
     DRAIN = "drain"  # the server drains
     RESET = "reset"  # the peer or the network broke it
     FRAMING = "framing"  # the peer sent bytes that are not a message
@@ -64,3 +76,23 @@ class ConnectionHandler:
 
     def on_close(self, conn: Connection, reason: CloseReason) -> None:
         """The connection is gone. Called exactly once, and last."""
+
+
+class ConnectionOwner(Protocol):
+    """What a connection needs of whoever accepted or dialled it."""
+
+    ticker: Ticker
+    timing: Timing
+    outbound: Outbound
+
+    def opened(self, conn: Connection) -> bool:
+        """Whether it may live; else it is closed at once, and its handler never hears of it."""
+
+    def closed(self, conn: Connection) -> None:
+        """It is gone, and its handler has been told."""
+
+    def buffered(self, size: int) -> None:
+        """So many bytes more are kept for a slow peer."""
+
+    def dropped(self) -> None:
+        """A message to a slow peer was dropped."""

@@ -3,52 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 from forebay.errors import ForebayError
 
-__all__ = ["Inbox"]
+__all__ = ["EAGER", "MESSAGE", "Inbox"]
 
 _MAXIMUM_BYTES = 256 * 1024
+
+EAGER: Final = sys.version_info >= (3, 12)
+"""Whether a handler may start tasks that run at once, within its own step."""
+
+MESSAGE: Final = object()
+"""What a stepped handler yields when it waits for its connection's next message; see ``styles._Coroutine``."""
 
 
 class Inbox:
     """A queue with one reader. It does not refuse messages; it says when reading from the peer should pause.
 
-    :param limit: messages from which on it is full. Without framing, 256 KiB of chunks make it full as well.
+    :param limit: messages from which on it is full. 256 KiB of bytes or characters make it full as well.
     """
 
-    __slots__ = ("_bytes", "_limit", "_waiter", "ended", "error", "messages")
+    __slots__ = ("_limit", "ended", "error", "messages", "size", "stepping", "task", "waiter")
 
     def __init__(self, limit: int) -> None:
         self.messages: deque[Any] = deque()
-        self._limit = limit
-        self._bytes = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self.size = 0  # bytes and characters in them
         self.ended = False  # nothing more comes; what is queued still does
         self.error: ForebayError | None = None  # why it ended, when that was not the peer's or our decision
+        self.waiter: asyncio.Future[None] | None = None  # who waits for a message, or for the end
+        self.stepping = False  # whether the handler's own code runs right now; see styles._Coroutine
+        self.task: asyncio.Task[Any] | None = None  # the handler's, where it is stepped
+        self._limit = limit
 
     @property
     def awaited(self) -> bool:
         """Whether the reader waits for a message right now."""
-        return self._waiter is not None
+        return self.waiter is not None
 
     @property
     def low(self) -> bool:
         """Whether reading from the peer should go on."""
-        return len(self.messages) <= self._limit // 2 and self._bytes <= _MAXIMUM_BYTES // 2
+        return len(self.messages) <= self._limit // 2 and self.size <= _MAXIMUM_BYTES // 2
 
     def put(self, message: Any) -> bool:
         """Append ``message``, unless the inbox has ended. True: it is full, reading from the peer should pause."""
         if self.ended:
             return False
         self.messages.append(message)
-        if type(message) is bytes:
-            self._bytes += len(message)
-        if self._waiter is not None:
+        if type(message) in _SIZED:
+            self.size += len(message)
+        if self.waiter is not None:
             self._wake()
-        return len(self.messages) >= self._limit or self._bytes >= _MAXIMUM_BYTES
+        return len(self.messages) >= self._limit or self.size >= _MAXIMUM_BYTES
 
     def end(self, error: ForebayError | None = None) -> None:
         """Nothing more comes. The first call counts."""
@@ -60,8 +69,8 @@ class Inbox:
     def take(self) -> Any:
         """The oldest message; there must be one."""
         message = self.messages.popleft()
-        if type(message) is bytes:
-            self._bytes -= len(message)
+        if type(message) in _SIZED:
+            self.size -= len(message)
         return message
 
     async def wait(self) -> bool:
@@ -74,15 +83,27 @@ class Inbox:
                 if self.error is not None:
                     raise self.error
                 return False
-            if self._waiter is not None:
-                raise RuntimeError("two tasks receive from one connection at once")
-            self._waiter = asyncio.get_running_loop().create_future()
+            waiter = self.awaken()
             try:
-                await self._waiter
+                await waiter
             finally:
-                self._waiter = None
+                self.waiter = None
         return True
 
+    def awaken(self) -> asyncio.Future[None]:
+        """What is done once a message may have come, or the end. Whoever waits for it sets :attr:`waiter` to None."""
+        if self.waiter is not None:
+            raise RuntimeError("two tasks receive from one connection at once")
+        self.waiter = asyncio.get_running_loop().create_future()
+        return self.waiter
+
+    def is_stepped(self) -> bool:
+        """Whether whoever asks is the handler itself, and may wait by yielding :data:`MESSAGE`."""
+        return self.stepping and asyncio.current_task() is self.task
+
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+_SIZED = frozenset({bytes, str, bytearray})

@@ -10,6 +10,8 @@ from typing import Protocol, runtime_checkable
 
 import structlog
 
+from forebay.engine.inherited import take_inherited
+from forebay.engine.notify import Notifier
 from forebay.engine.tasks import Task, Tasks, start_task
 from forebay.errors import ForebayError
 from forebay.service import Service
@@ -40,6 +42,10 @@ async def serve_until_signalled(
     on_signal: Callable[[str], None] | None = None,
 ) -> int:
     """Start ``service``, run it until SIGTERM or SIGINT (or until it ends by itself), drain it and stop it.
+
+    A service manager that started this process is told when it is ready, reloads and stops, and gets its watchdog's
+    pings for as long as the loop runs and the service has not given up (:mod:`forebay.engine.notify`). Sockets it
+    passed on which nothing listens are logged (:mod:`forebay.engine.inherited`).
 
     :param drain_timeout: seconds the service has to finish what is in flight; what is left then is cut.
     :param cut_timeout: seconds past that for a service that keeps the deadline itself, and then cuts what is left.
@@ -72,20 +78,29 @@ class _Life:
         self.ending = asyncio.Event()
         self.forced = asyncio.Event()
         self.reload_wanted = asyncio.Event()
+        self.ending_because = ""
+        self.gave_up = False
+        self.notifier = Notifier.of_this_process()
         self.code = 0
 
     async def run(self) -> int:
         """The whole of it."""
         loop = asyncio.get_running_loop()
-        tasks = Tasks()
+        tasks, pulse = Tasks(), Tasks()
+        inherited = take_inherited()  # now, so that no child is told of them
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
         try:
             if await self._start():
+                for descriptor, name in inherited.unused().items():
+                    log.warning("inherited socket not used", descriptor=descriptor, name=name)
+                self.notifier.ready("running")
+                pulse.spawn(self._prove_alive(), name="watchdog pings")
                 tasks.spawn(self._reload_on_demand(), name="reload")
                 if isinstance(self.service, Waitable):
                     tasks.spawn(self._watch(self.service), name="wait for the service")
                 await self.ending.wait()
+                self.notifier.stopping(f"draining for up to {self.drain_timeout:g} s: {self.ending_because}")
                 await tasks.cancel()  # a reload that is half-way would start what is to be drained
                 await self._drain()
         finally:
@@ -93,6 +108,8 @@ class _Life:
             try:
                 await self.service.stop()
             finally:
+                await pulse.cancel()
+                self.notifier.close()
                 for number in _SIGNALS:
                     loop.remove_signal_handler(number)
         log.info("stopped", service=self.service.name, exit_code=self.code)
@@ -103,6 +120,7 @@ class _Life:
             self.reload_wanted.set()
         elif not self.ending.is_set():
             log.info("draining", service=self.service.name, reason=number.name, seconds=self.drain_timeout)
+            self.ending_because = number.name
             self.ending.set()
             if self.on_signal is not None:
                 self.on_signal(number.name)
@@ -149,27 +167,46 @@ class _Life:
     async def _watch(self, service: Waitable) -> None:
         try:
             await service.wait()
-            log.info("draining", service=self.service.name, reason="the service has ended")
-        except ForebayError as error:
-            log.error("giving up", service=self.service.name, reason=str(error))
+            self.ending_because = "the service has ended"
+            log.info("draining", service=self.service.name, reason=self.ending_because)
+        except Exception as error:
             self.code = 1
-        except Exception:
-            log.exception("giving up", service=self.service.name)
-            self.code = 1
+            self.gave_up = True
+            self.ending_because = f"giving up: {error}"
+            if isinstance(error, ForebayError):
+                log.error("giving up", service=self.service.name, reason=str(error))
+            else:
+                log.exception("giving up", service=self.service.name)
         self.ending.set()
+
+    async def _prove_alive(self) -> None:
+        """The watchdog's pings. A loop that is stuck sends none; one that has work to drain still does."""
+        interval = self.notifier.watchdog_interval
+        while interval is not None and not self.gave_up:
+            self.notifier.alive()
+            await asyncio.sleep(interval)
 
     async def _reload_on_demand(self) -> None:
         while True:
             await self.reload_wanted.wait()
             self.reload_wanted.clear()
-            if self.on_reload is None:
-                log.warning("reload ignored", reason="there is nothing to reload")
-                continue
-            try:
-                result = self.on_reload()
-                if inspect.isawaitable(result):
-                    await result
-            except ForebayError as error:
-                log.error("reload failed", reason=str(error))
-            except Exception:
-                log.exception("reload failed")
+            self.notifier.reloading()
+            failure = await self._reload()
+            self.notifier.ready(f"running; the last reload failed: {failure}" if failure else "running; reloaded")
+
+    async def _reload(self) -> str:
+        """Why it failed; empty when it did not."""
+        if self.on_reload is None:
+            log.warning("reload ignored", reason="there is nothing to reload")
+            return "there is nothing to reload"
+        try:
+            result = self.on_reload()
+            if inspect.isawaitable(result):
+                await result
+        except ForebayError as error:
+            log.error("reload failed", reason=str(error))
+            return str(error)
+        except Exception as error:
+            log.exception("reload failed")
+            return f"{type(error).__name__}: {error}"
+        return ""

@@ -11,14 +11,25 @@ import os
 import resource
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import structlog
 
 from forebay.policy.timers import Timed, TimerWheel
 
-__all__ = ["RESOLUTION", "Cancelled", "Ticker", "now", "run", "sleep", "ticker", "timeout", "tune_allocator"]
+__all__ = [
+    "RESOLUTION",
+    "Cancelled",
+    "Deadline",
+    "Ticker",
+    "now",
+    "run",
+    "sleep",
+    "ticker",
+    "timeout",
+    "tune_allocator",
+]
 
 log = structlog.get_logger("forebay.engine")
 
@@ -86,24 +97,44 @@ def tune_allocator() -> bool:
     return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 20)) and bool(mallopt(_M_TRIM_THRESHOLD, 8 << 20))
 
 
-class Ticker:
-    """Drives a loop's timer wheel: one timer of the loop per tick, and only while the wheel holds something."""
+class Deadline(Timed, Protocol):
+    """A timed entry whose deadline is stored in it."""
 
-    __slots__ = ("_ticking", "wheel")
+    expires_at: float
+
+
+class Ticker:
+    """Drives a loop's timer wheel: one timer of the loop per tick, and only while the wheel holds something.
+
+    ``done`` is a future that is done: what is returned, instead of a coroutine, where there is nothing to wait for.
+    """
+
+    __slots__ = ("_ticking", "done", "wheel")
 
     def __init__(self) -> None:
         self.wheel: TimerWheel[Timed] = TimerWheel(RESOLUTION, now())
         self._ticking = False
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done.set_result(None)
 
-    def arm(self, entry: Timed, seconds: float) -> None:
-        """Let ``entry`` expire in ``seconds``, or up to two ticks later, never earlier. It is in no other wheel."""
-        wheel = self.wheel
+    def read(self) -> float:
+        """The time on the wheel's clock, up to a tick behind :func:`now`: within a tick, all get the same object."""
         if not self._ticking:
-            wheel.advance(now())  # the wheel is empty; its clock had stopped
+            self.wheel.advance(now())  # the wheel is empty; its clock had stopped
+        return self.wheel.now
+
+    def arm(self, entry: Deadline, seconds: float) -> None:
+        """Let ``entry`` expire in ``seconds``, or up to two ticks later, never earlier. It is in no other wheel."""
+        entry.expires_at = self.read() + seconds + RESOLUTION
+        self.hold(entry)
+
+    def hold(self, entry: Timed) -> None:
+        """Let ``entry`` expire at its ``expires_at``, or up to a tick later."""
+        if not self._ticking:
+            self.read()
             self._ticking = True
             asyncio.get_running_loop().call_later(RESOLUTION, self._tick)
-        entry.expires_at = wheel.now + seconds + RESOLUTION
-        wheel.add(entry)
+        self.wheel.add(entry)
 
     def _tick(self) -> None:
         wheel = self.wheel

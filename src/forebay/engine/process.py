@@ -9,21 +9,23 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import msgspec
 import structlog
 
 from forebay.engine.address import Address
-from forebay.engine.channel import Assignment, Channel, Failure, Message
+from forebay.engine.control import Assignment, Beat, ControlChannel, Failure, Message
 from forebay.engine.loop import now
+from forebay.engine.spec import WorkerSpec
 from forebay.engine.tasks import Event, Task, start_task
+from forebay.engine.watchdog import StackFile
 from forebay.errors import ConfigError, ConnectionClosed, FramingError, Overloaded, StartError
 from forebay.observe.metrics import Family
 
-__all__ = ["ListenSource", "Process", "SocketKey", "WorkerSpec"]
+__all__ = ["ListenSource", "Process", "SocketKey"]
 
 log = structlog.get_logger("forebay.engine")
 
@@ -33,51 +35,46 @@ DRAIN_GRACE = 2.5
 STOP_GRACE = 1.0
 """Seconds a worker has to exit when it is stopped without a drain, before it is killed."""
 
+LONGEST_BEAT = 1.0
+"""Seconds between two beats of a worker, at most."""
+
 _LAST_WORDS = 1.0
 _KILL_TIMEOUT = 5.0
 _COLLECT_TIMEOUT = 2.0
 
-SocketKey = tuple[str, int, str, int]
-"""A listening socket: host, port, and for port 0 also whose it is and which one of theirs."""
+_NOT_FOR_WORKERS = (  # systemd's words are for the process it started
+    *("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"),
+    *("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"),
+)
 
 ListenSource = Callable[["Process", Address], socket.socket]
 
 
-@dataclass(frozen=True)
-class WorkerSpec:
-    """What workers run.
+class SocketKey(NamedTuple):
+    """What a listening socket is for."""
 
-    :param name: unique in its supervisor; its workers are called ``name#0``, ``name#1``, ...
-    :param entry: ``"module:function"``. The function is called in the worker with ``args`` as keyword arguments, and
-        returns a :class:`~forebay.service.Service` or an awaitable of one. The service may also offer ``collect()``,
-        and, for live updates, ``prepare(payload)``, ``commit()`` and ``rollback()``, each sync or async.
-    :param args: what MessagePack can carry.
-    :param count: how many workers.
-    """
-
-    name: str
-    entry: str
-    args: Mapping[str, Any] = field(default_factory=dict)
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        module, separator, function = self.entry.partition(":")
-        if not (module and separator and function):
-            raise ValueError(f"entry {self.entry!r} of {self.name}: expected module:function")
-        if self.count < 1:
-            raise ValueError(f"count {self.count} of {self.name}: must be at least 1")
+    kind: str
+    host: str
+    port: int
+    spec: str  # for port 0: whose it is
+    nth: int  # for port 0: which one of theirs
+    worker: str  # for datagrams: whose alone it is
 
 
 class Process:
     """A worker process.
 
-    ``lost`` is set when it no longer does its work, or soon will not: it exited, leaves on its own, or cannot be talked
-    to; ``why`` says which. ``gone`` is set when it has exited and all it said was read; ``exit`` then says how.
+    ``lost`` is set when it no longer does its work, or soon will not: it exited, leaves on its own, hangs, or cannot be
+    talked to; ``why`` says which, and ``cause`` in a word. ``gone`` is set when it has exited and all it said was read;
+    ``exit`` then says how.
 
     :param listen: called for each socket the worker wants to listen on; raises :class:`StartError`.
+    :param core: the processor core it is kept on.
     """
 
-    def __init__(self, name: str, spec: WorkerSpec, *, drain_timeout: float, listen: ListenSource) -> None:
+    def __init__(
+        self, name: str, spec: WorkerSpec, *, drain_timeout: float, listen: ListenSource, core: int | None = None
+    ) -> None:
         self.name = name
         self.spec = spec
         self.drain_timeout = drain_timeout
@@ -87,13 +84,19 @@ class Process:
         self.lost = Event()
         self.gone = Event()
         self.why = ""
+        self.cause: Literal["crash", "watchdog"] = "crash"
         self.exit = ""
+        self.beat = Beat()  # the last one
+        self.heard_at = 0.0  # when that came
+        self.beat_interval = LONGEST_BEAT if spec.watchdog is None else min(LONGEST_BEAT, spec.watchdog / 4)
+        self._core = core
+        self._stacks: StackFile | None = None
         self._listen = listen
         self._snapshot = msgspec.Raw(msgspec.msgpack.encode([]))
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.told = False  # by us, to drain or to stop
         self._process: asyncio.subprocess.Process | None = None
-        self._channel: Channel | None = None
+        self._channel: ControlChannel | None = None
         self._reaper: Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -108,6 +111,24 @@ class Process:
     def uptime(self) -> float:
         """Seconds since it was ready; 0 when it never was."""
         return now() - self.ready_since if self.ready_since is not None else 0.0
+
+    @property
+    def lag(self) -> float:
+        """The longest lag of its event loop in the last second; while it is blocked, since when. In seconds."""
+        if self.ready_since is None or self.gone.is_set():
+            return 0.0
+        return max(self.beat.lag, now() - self.heard_at - self.beat_interval)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of it that are resident; 0 where that cannot be told."""
+        if self.pid == 0 or self.gone.is_set():
+            return 0
+        try:
+            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            return 0
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     # Start
 
@@ -127,27 +148,33 @@ class Process:
         except asyncio.CancelledError:
             self.kill()
             raise
-        self.ready_since = now()
+        self.ready_since = self.heard_at = now()
 
     async def _spawn(self) -> None:
         spec = self.spec
         try:
             assignment = msgspec.Raw(
-                msgspec.msgpack.encode(Assignment(self.name, spec.entry, dict(spec.args), self.drain_timeout))
+                msgspec.msgpack.encode(
+                    Assignment(
+                        self.name, spec.entry, dict(spec.args), self.drain_timeout, self.beat_interval, self._core
+                    )
+                )
             )
         except (TypeError, ValueError, OverflowError) as error:
             self._over("not started")
             raise StartError(f"worker {self.name}: its args cannot be sent: {error}") from error
         ours, theirs = socket.socketpair()
         try:
+            self._stacks = StackFile()
+            inherited = (theirs.fileno(), self._stacks.fd)
             # -P: nothing of the working directory gets in before the worker itself lets it, not even by being called
             # like a module of the standard library.
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-P", "-m", "forebay.engine.worker", str(theirs.fileno()), self.name),
+                *("-P", "-m", "forebay.engine.worker", str(inherited[0]), self.name, str(inherited[1])),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env={**os.environ, "FOREBAY_WORKER": self.name},
+                pass_fds=inherited,
+                env={**_environment(), "FOREBAY_WORKER": self.name},
             )
         except OSError as error:
             ours.close()
@@ -159,7 +186,7 @@ class Process:
             raise
         finally:
             theirs.close()
-        self._channel = channel = Channel(ours, self._on_message, who=f"worker {self.name}")
+        self._channel = channel = ControlChannel(ours, self._on_message, who=f"worker {self.name}")
         self._reaper = start_task(self._reap(self._process, channel), f"reap {self.name}")
         channel.send("assign", assignment)
         if self.told:  # meanwhile
@@ -169,6 +196,9 @@ class Process:
         match message.kind:
             case "metrics":
                 self._snapshot = message.body
+            case "beat":
+                self.beat = message.decode(Beat)
+                self.heard_at = now()
             case "ready":
                 if not self._ready.done():
                     self._ready.set_result(None)
@@ -213,10 +243,11 @@ class Process:
         """Kill it now, unless it is gone."""
         self._signal(signal.SIGKILL)
 
-    def lose(self, why: str) -> None:
+    def lose(self, why: str, cause: Literal["crash", "watchdog"] = "crash") -> None:
         """It is of no use any more; ``lost`` is set, and whoever keeps it does the rest."""
         if not self.lost.is_set():
             self.why = why
+            self.cause = cause
             self.lost.set()
 
     async def _end(self, seconds: float, told: str) -> None:
@@ -245,12 +276,12 @@ class Process:
             if not told:  # else it has closed its channel because it is about to exit
                 self._signal(signal.SIGTERM)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: int) -> None:
         if self._process is not None and not self.gone.is_set():
             with contextlib.suppress(ProcessLookupError):  # it exited, and the reaper is about to hear of it
                 self._process.send_signal(number)
 
-    async def _reap(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
+    async def _reap(self, process: asyncio.subprocess.Process, channel: ControlChannel) -> None:
         exiting = start_task(process.wait(), f"wait for {self.name}")
         ended = start_task(channel.ended.wait(), f"channel of {self.name}")
         await asyncio.wait({exiting, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -267,6 +298,8 @@ class Process:
 
     def _over(self, how: str) -> None:
         self.exit = how
+        if self._stacks is not None:
+            self._stacks.close()
         self._fail(f"died before it was ready: {how}")
         if self._ready.done() and not self._ready.cancelled():
             self._ready.exception()  # seen, whether or not somebody still waits
@@ -302,6 +335,12 @@ class Process:
         except StartError as error:
             log.warning("metrics are not fresh", worker=self.name, reason=str(error))
 
+    async def stacks(self) -> tuple[str, str]:
+        """The stacks of all its threads, also when it is blocked; or if that cannot be had, why. Takes up to 1 s."""
+        if self._stacks is None or self.gone.is_set():
+            return "", "it is gone"
+        return await self._stacks.take(self.pid, self._signal)
+
     def snapshot(self) -> list[Family]:
         """The metrics it sent last."""
         try:
@@ -309,6 +348,10 @@ class Process:
         except msgspec.DecodeError as error:
             log.error("metrics malformed", worker=self.name, reason=str(error))
             return []
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS}
 
 
 def _exit_text(code: int) -> str:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
 
-from forebay.engine.address import Address, parse_address
+from forebay.engine.address import LISTEN_SCHEMES, Address, parse_address
 from forebay.engine.connection import CloseReason, Connection
+from forebay.engine.counts import Counts, counter, gauge, labelled
 from forebay.engine.framed import make_connection
-from forebay.engine.listener import listen
+from forebay.engine.layers import Entrance, Layer
+from forebay.engine.listener import bound_address, listen, release, serve_socket
+from forebay.engine.load import accepted
 from forebay.engine.loop import Ticker, now, ticker
+from forebay.engine.memory import BufferMemory
+from forebay.engine.proxy_protocol import ProxyProtocol
+from forebay.engine.settings import Admission, Heartbeat, Keepalive, Outbound, as_heartbeat
 from forebay.engine.styles import CoroutineHandler, HandlerFactory, handler_factory
 from forebay.engine.tasks import Gate, Tasks
-from forebay.observe.metrics import Family, Sample
+from forebay.engine.timing import Screen, Timing
+from forebay.engine.tls_settings import TLS
+from forebay.observe.metrics import Family
+from forebay.observe.sparing import Sparing
+from forebay.policy.admission import Doorkeeper, Refusal
 from forebay.service import State
 from forebay.wire.framing import Framing
 
@@ -24,23 +34,36 @@ __all__ = ["TCPServer"]
 
 log = structlog.get_logger("forebay.engine")
 
+_OUTBOUND = Outbound()
+_ADMISSION = Admission()
+_MEASURE_EVERY = 1.0  # seconds
+_INBOX_AT_MOST = 512 * 1024  # bytes, with the chunk that made it full
+
 
 class TCPServer:
-    """Serves TCP connections. A :class:`~forebay.service.Service`.
+    """Serves connections over TCP, TLS and UNIX sockets. A :class:`~forebay.service.Service`.
 
     :param handler: a coroutine function, run as one Task per connection, whose return closes the connection; or a
         :class:`ConnectionHandler` class or any function that makes one, called once per connection (event style).
-    :param bind: one address or several, as URLs (``tcp://127.0.0.1:9000``); port 0 takes any free one.
+    :param bind: one address or several, as URLs (``tcp://127.0.0.1:9000``, ``tls://``, ``unix:///run/app.sock``,
+        ``fd://3``; see :mod:`forebay.engine.address`); port 0 takes any free one.
     :param framing: how bytes become messages; ``None``: messages are bytes, cut as they arrive.
     :param name: in logs and metrics; the first address when not given.
     :param max_connections: at once; those past it are closed as soon as they are accepted, and counted.
     :param idle_timeout: seconds after which a connection from which no message came is closed; ``None``: never.
-    :param write_high: bytes waiting to be sent from which on a connection is not ``writable``.
-    :param write_low: bytes below which it is again; a quarter of ``write_high`` when not given.
-    :param write_timeout: seconds after which a peer is cut that takes nothing of what waits for it; ``None``: never.
-    :param inbound_limit: messages queued for a coroutine handler, past which nothing more is read from the network.
+    :param first_byte_timeout: seconds a new connection has for its first message; ``None``: as many as it likes.
+    :param message_timeout: seconds for a message from its first byte to its last; ``None``: as many as it likes.
+    :param heartbeat: how a peer that is gone is found out; a number is short for ``Heartbeat(interval=...)``.
     :param tick: seconds between calls of every handler's ``on_tick``; ``None``: they are not called.
+    :param inbound_limit: messages queued for a coroutine handler, past which nothing more is read from the network.
     :param backlog: connections the kernel queues before they are accepted.
+    :param outbound: how much may wait to be sent on a connection, and what happens to slow consumers.
+    :param admission: who is let in, beside ``max_connections``.
+    :param buffer_memory: bytes that the buffers of all connections may take together. Past it those that have most are
+        cut. ``None``: no bound.
+    :param tls: certificates and settings, for ``tls://`` addresses.
+    :param proxy_protocol: which peers say in a PROXY header for whom they connect.
+    :param keepalive: whether the kernel probes silent peers, and when; ``None``: it does not.
     :raises ValueError: an argument makes no sense.
     """
 
@@ -55,43 +78,58 @@ class TCPServer:
         name: str | None = None,
         max_connections: int = 10_000,
         idle_timeout: float | None = 90.0,
-        write_high: int = 64 * 1024,
-        write_low: int | None = None,
-        write_timeout: float | None = 30.0,
-        inbound_limit: int = 64,
+        first_byte_timeout: float | None = 30.0,
+        message_timeout: float | None = 30.0,
+        heartbeat: float | Heartbeat | None = None,
         tick: float | None = None,
+        inbound_limit: int = 64,
         backlog: int = 1024,
+        outbound: Outbound = _OUTBOUND,
+        admission: Admission = _ADMISSION,
+        buffer_memory: int | None = 256 * 1024 * 1024,
+        tls: TLS | None = None,
+        proxy_protocol: ProxyProtocol | None = None,
+        keepalive: Keepalive | None = None,
     ) -> None:
         targets = [bind] if isinstance(bind, str | Address) else list(bind)
-        self.bind = [parse_address(one) if isinstance(one, str) else one for one in targets]
-        self.write_high = write_high
-        self.write_low = write_high // 4 if write_low is None else write_low
+        self.bind = [parse_address(one, schemes=LISTEN_SCHEMES) if isinstance(one, str) else one for one in targets]
         _check(bool(self.bind), "bind must name an address")
         _check(max_connections >= 1, "max_connections must be at least 1")
         _check(inbound_limit >= 1, "inbound_limit must be at least 1")
-        _check(0 <= self.write_low <= write_high, "write_low must be from 0 to write_high")
-        for label, seconds in (("idle_timeout", idle_timeout), ("write_timeout", write_timeout), ("tick", tick)):
+        _check(buffer_memory is None or buffer_memory >= 1, "buffer_memory must be at least 1, or None")
+        for label, seconds in (
+            ("idle_timeout", idle_timeout),
+            ("first_byte_timeout", first_byte_timeout),
+            ("message_timeout", message_timeout),
+            ("tick", tick),
+        ):
             _check(seconds is None or seconds > 0, f"{label} must be more than 0, or None")
+        encrypted = [str(address) for address in self.bind if address.scheme == "tls"]
+        _check(not encrypted or tls is not None, f"{', '.join(encrypted)} needs tls=TLS(certificates=...)")
         self.name = name or str(self.bind[0])
         self.framing = framing
-        self.max_connections = max_connections
-        self.idle_timeout = idle_timeout
-        self.write_timeout = write_timeout
-        self.inbound_limit = inbound_limit
+        self.timing = Timing(idle_timeout, first_byte_timeout, message_timeout, as_heartbeat(heartbeat))
+        self.outbound = outbound
+        self.keepalive = keepalive
         self.tick = tick
         self.backlog = backlog
         self.state = State.NEW
         self.addresses: list[Address] = []  # with the ports that were taken
         self._listeners: list[asyncio.Server] = []
+        self._sockets: dict[asyncio.Server, tuple[socket.socket, Address]] = {}
         self._connections: dict[Connection, None] = {}
         self._none_left = Gate(is_open=True)
         self._tasks = Tasks()
         self._make = handler_factory(handler, self._tasks, inbound_limit)
-        self._next_tick: asyncio.TimerHandle | None = None
-        self._accepted = self._refused = self._refused_reported = 0
-        self._refusal_logged_at = float("-inf")
-        self._closed: Counter[CloseReason] = Counter()
-        self._totals = _Totals()  # of the connections that are gone
+        self._doors = Doorkeeper(
+            max_connections, per_peer=admission.per_peer, rate=admission.rate, burst=admission.burst
+        )
+        self._entrance = Entrance(self, tls, proxy_protocol)
+        self._memory = BufferMemory(buffer_memory, lambda: self._connections) if buffer_memory else None
+        self._most_in_one = outbound.high + _INBOX_AT_MOST + (framing.maximum if framing is not None else 0)
+        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        self._counts = Counts()
+        self._sparing = Sparing()
 
     def __repr__(self) -> str:
         where = ", ".join(map(str, self.addresses or self.bind))
@@ -102,32 +140,43 @@ class TCPServer:
         """How many are open."""
         return len(self._connections)
 
+    @property
+    def max_connections(self) -> int:
+        """How many there may be."""
+        return self._doors.maximum
+
     async def start(self) -> None:
         """Listen, and serve.
 
-        :raises StartError: an address cannot be listened on; then none is.
+        :raises StartError: an address cannot be listened on, then none is; or a certificate cannot be used.
         """
         self.state = State.STARTING
         self.ticker = ticker()
-        loop = asyncio.get_running_loop()
         try:
+            await self._entrance.start()
             for address in self.bind:
-                sock = await listen(address)
-                try:
-                    port = sock.getsockname()[1]
-                    listener = await loop.create_server(self._accept, sock=sock, backlog=self.backlog)
-                except BaseException:
-                    sock.close()
-                    raise
-                self._listeners.append(listener)
-                self.addresses.append(address.with_port(port))
+                await self._listen(address)
         except BaseException:
             await self.stop()
             raise
         if self.tick is not None:
-            self._next_tick = loop.call_later(self.tick, self._run_tick, self.tick)
+            self._every(self.tick, self._run_ticks)
+        if self._memory is not None:
+            self._every(_MEASURE_EVERY, self._measure)
         self.state = State.RUNNING
         log.info("listening", server=self.name, addresses=[str(address) for address in self.addresses])
+
+    async def _listen(self, address: Address) -> None:
+        sock = await listen(address)
+        try:
+            found = bound_address(address, sock)
+            listener = await serve_socket(sock, self._entrance.factory(address), backlog=self.backlog)
+        except BaseException:
+            release(sock, address)
+            raise
+        self._sockets[listener] = sock, address
+        self._listeners.append(listener)
+        self.addresses.append(found)
 
     async def drain(self) -> None:
         """Accept nothing more, tell every handler, and return when the last connection is closed."""
@@ -144,13 +193,14 @@ class TCPServer:
         """Close everything, now. Connections that are still open are reset, and their coroutine handlers cancelled."""
         self.state = State.STOPPED
         await self._close_listeners()
+        self._entrance.stop()
         for conn in list(self._connections):
             conn.abort(CloseReason.STOPPED)
         await self._tasks.cancel()
         await self._none_left.wait()
-        if self._next_tick is not None:
-            self._next_tick.cancel()
-            self._next_tick = None
+        await self._entrance.stopped()
+        while self._timers:
+            self._timers.popitem()[1].cancel()
 
     async def _close_listeners(self) -> None:
         listeners, self._listeners = self._listeners, []
@@ -165,122 +215,154 @@ class TCPServer:
         finally:
             for listener in listeners:
                 listener.close()
+                release(*self._sockets.pop(listener))
         for _ in range(2):  # what was accepted already shows up now, if ever
             await asyncio.sleep(0)
 
-    def _accept(self) -> Connection:
+    # What the entrance calls, and through it the loop
+
+    def make(self) -> Connection:
+        """The protocol object of a new connection, with its handler."""
         handler, inbox = self._make()
-        return make_connection(self, handler, framing=self.framing, idle=self.idle_timeout, inbox=inbox)
+        heartbeat = self.timing.heartbeat
+        if heartbeat is not None and (heartbeat.is_ping or heartbeat.is_pong):
+            handler = Screen(handler, heartbeat)
+        return make_connection(self, handler, framing=self.framing, inbox=inbox)
 
-    # What connections call (connection.ConnectionOwner)
-
-    def opened(self, conn: Connection) -> bool:
-        """See :class:`~forebay.engine.connection.ConnectionOwner`."""
+    def enter(self, host: str) -> bool:
+        """Whether somebody from ``host`` may come in."""
         if self.state is State.STOPPED:
             return False
-        if len(self._connections) >= self.max_connections:
-            self._refuse()
+        refusal = self._doors.enter(host, now())
+        if refusal is not None:
+            self._refused(refusal, host)
             return False
-        self._accepted += 1
-        self._connections[conn] = None
+        self._counts.accepted += 1
+        accepted.count += 1
         self._none_left.close()
+        return True
+
+    def move(self, before: str, host: str) -> bool:
+        """Whether somebody who came in as of ``before`` may stay as of ``host``."""
+        refusal = self._doors.move(before, host)
+        if refusal is None:
+            return True
+        self._refused(refusal, host)
+        self._seen_off()
+        return False
+
+    def leave(self, host: str) -> None:
+        """Somebody who came in has gone."""
+        self._doors.leave(host)
+        self._seen_off()
+
+    def _seen_off(self) -> None:
+        if not self._doors.inside:
+            self._none_left.open()
+
+    def failed(self, layer: Layer, reason: CloseReason, detail: str) -> None:
+        """Somebody came in, and no connection came about."""
+        self._counts.closed[reason] += 1
+        if (left_out := self._sparing.due(reason, now())) is not None:
+            log.warning(
+                "connection failed",
+                server=self.name,
+                peer=layer.peer,
+                reason=str(reason),
+                detail=detail,
+                left_out=left_out,
+            )
+
+    def _refused(self, refusal: Refusal, host: str) -> None:
+        if (left_out := self._sparing.due(refusal, now())) is not None:
+            log.warning("connection refused", server=self.name, peer=host, reason=str(refusal), left_out=left_out)
+
+    # What connections call (handler.ConnectionOwner)
+
+    def opened(self, conn: Connection) -> bool:
+        """See :class:`~forebay.engine.handler.ConnectionOwner`."""
+        if not self._entrance.let_through(conn):
+            return False
+        conn.peer_host = self._doors.name(conn.peer_host)
+        self._connections[conn] = None
+        if self.keepalive is not None:
+            self.keepalive.apply(conn.transport.get_extra_info("socket"))
         if self.state is State.DRAINING:  # it was accepted just before
             asyncio.get_running_loop().call_soon(conn.start_drain)
         return True
 
     def closed(self, conn: Connection) -> None:
-        """See :class:`~forebay.engine.connection.ConnectionOwner`."""
+        """See :class:`~forebay.engine.handler.ConnectionOwner`."""
         del self._connections[conn]
-        self._totals.add(conn)
-        if conn.close_reason is not None:
-            self._closed[conn.close_reason] += 1
-        if not self._connections:
-            self._none_left.open()
+        self._counts.add(conn)
+        self.leave(conn.peer_host)
 
-    def _refuse(self) -> None:
-        self._refused += 1
-        if now() - self._refusal_logged_at >= 1.0:
-            self._refusal_logged_at = now()
-            log.warning(
-                "connections refused",
-                server=self.name,
-                reason="max_connections reached",
-                limit=self.max_connections,
-                count=self._refused - self._refused_reported,
-            )
-            self._refused_reported = self._refused
+    def buffered(self, size: int) -> None:
+        """See :class:`~forebay.engine.handler.ConnectionOwner`."""
+        if self._memory is not None:
+            self._memory.grew(size)
 
-    def _run_tick(self, seconds: float) -> None:
-        self._next_tick = asyncio.get_running_loop().call_later(seconds, self._run_tick, seconds)
+    def dropped(self) -> None:
+        """See :class:`~forebay.engine.handler.ConnectionOwner`."""
+        if (left_out := self._sparing.due("dropped", now())) is not None:
+            log.warning("messages dropped", server=self.name, reason="slow consumers", left_out=left_out)
+
+    # What happens again and again
+
+    def _every(self, seconds: float, action: Callable[[], None]) -> None:
+        def run() -> None:
+            self._every(seconds, action)
+            action()
+
+        self._timers[action] = asyncio.get_running_loop().call_later(seconds, run)
+
+    def _run_ticks(self) -> None:
         for conn in list(self._connections):
             if not conn.closing:
                 conn.start_tick()
+
+    def _measure(self) -> None:
+        memory = self._memory
+        if memory is not None and len(self._connections) * self._most_in_one > memory.limit:
+            memory.measure()
 
     # What can be seen
 
     def statistics(self) -> dict[str, Any]:
         """Counts since the start."""
-        totals = self._current_totals()
+        refused = self._doors.refused
         return {
             "connections": self.connections,
             "max_connections": self.max_connections,
-            "accepted": self._accepted,
-            "refused": self._refused,
-            "closed": {str(reason): count for reason, count in sorted(self._closed.items())},
-            "bytes_in": totals.bytes_in,
-            "bytes_out": totals.bytes_out,
-            "messages_in": totals.messages_in,
-            "messages_out": totals.messages_out,
-            "writes_dropped": totals.writes_dropped,
+            "accepted": self._counts.accepted,
+            "refused": refused.total(),
+            "refused_by": {str(refusal): count for refusal, count in sorted(refused.items())},
+            "closed": {str(reason): count for reason, count in sorted(self._counts.closed.items())},
+            "buffer_bytes": self._memory.used if self._memory is not None else 0,
+            **self._counts.totals(self._connections),
+            **self._entrance.statistics(),
         }
 
     def collect(self) -> list[Family]:
         """As metrics, labelled with the server's name."""
-        totals = self._current_totals()
-        label = (("server", self.name),)
-        closed = [Sample("_total", (*label, ("reason", str(r))), n) for r, n in sorted(self._closed.items())]
-
-        def counter(name: str, help_text: str, value: int) -> Family:
-            return Family(f"forebay_tcp_{name}", "counter", help_text, [Sample("_total", label, value)])
-
+        totals = self._counts.totals(self._connections)
+        counts = (
+            ("accepted", "Connections accepted.", self._counts.accepted),
+            ("received_bytes", "Bytes received.", totals["bytes_in"]),
+            ("sent_bytes", "Bytes written.", totals["bytes_out"]),
+            ("received_messages", "Messages received; without framing, chunks.", totals["messages_in"]),
+            ("sent_messages", "Messages written.", totals["messages_out"]),
+            ("dropped_messages", "Messages to slow consumers that were dropped.", totals["messages_dropped"]),
+        )
+        buffered = self._memory.used if self._memory is not None else 0
         return [
-            Family(
-                "forebay_tcp_connections",
-                "gauge",
-                "Connections that are open.",
-                [Sample("", label, self.connections)],
-            ),
-            counter("accepted", "Connections accepted.", self._accepted),
-            counter("refused", "Connections closed at once because max_connections was reached.", self._refused),
-            Family("forebay_tcp_closed", "counter", "Connections closed, by reason.", closed),
-            counter("received_bytes", "Bytes received.", totals.bytes_in),
-            counter("sent_bytes", "Bytes written.", totals.bytes_out),
-            counter("received_messages", "Messages received; without framing, chunks.", totals.messages_in),
-            counter("sent_messages", "Messages written.", totals.messages_out),
+            gauge("forebay_tcp_connections", "Connections that are open.", self.name, self.connections),
+            gauge("forebay_tcp_buffer_bytes", "Bytes in all buffers, when last added up.", self.name, buffered),
+            *(counter(f"forebay_tcp_{name}", text, self.name, value) for name, text, value in counts),
+            labelled("forebay_tcp_refused", "Connections closed at once.", self.name, "reason", self._doors.refused),
+            labelled("forebay_tcp_closed", "Connections closed, by reason.", self.name, "reason", self._counts.closed),
+            *self._entrance.collect(self.name),
         ]
-
-    def _current_totals(self) -> _Totals:
-        totals = _Totals()
-        totals.add(self._totals)
-        for conn in self._connections:
-            totals.add(conn)
-        return totals
-
-
-class _Totals:
-    """The counters of a connection, added up."""
-
-    __slots__ = ("bytes_in", "bytes_out", "messages_in", "messages_out", "writes_dropped")
-
-    def __init__(self) -> None:
-        self.bytes_in = self.bytes_out = self.messages_in = self.messages_out = self.writes_dropped = 0
-
-    def add(self, other: Connection | _Totals) -> None:
-        self.bytes_in += other.bytes_in
-        self.bytes_out += other.bytes_out
-        self.messages_in += other.messages_in
-        self.messages_out += other.messages_out
-        self.writes_dropped += other.writes_dropped
 
 
 def _check(condition: bool, message: str) -> None:

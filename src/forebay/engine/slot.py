@@ -3,11 +3,17 @@
 A restart after a death and a replacement by a reload may go on at the same time. Each starts its process on its own;
 neither waits for the other, so a replacement that hangs keeps nobody from restarting the worker that died meanwhile. A
 restarted process that finds its place taken when it is ready, or its spec outdated, drains.
+
+The process in place is watched: one that is not heard of any more is killed and restarted, and the slot's owner is told
+of one that is worn.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,11 +21,16 @@ from enum import StrEnum
 import structlog
 
 from forebay.engine.address import Address
+from forebay.engine.cores import core_for
 from forebay.engine.loop import now, sleep
-from forebay.engine.process import ListenSource, Process, SocketKey, WorkerSpec
+from forebay.engine.process import ListenSource, Process, SocketKey
+from forebay.engine.spec import WorkerSpec
 from forebay.engine.tasks import Gate, Task, Tasks
+from forebay.engine.watchdog import blocked_at
 from forebay.errors import CrashLoop, StartError
+from forebay.policy.recycle import Wear, Worn
 from forebay.policy.restart import RestartHistory, RestartPolicy
+from forebay.policy.silence import Silence
 
 __all__ = ["Slot", "SlotSettings", "WorkerInfo", "WorkerState"]
 
@@ -59,6 +70,9 @@ class WorkerInfo:
     started_at: float  # UNIX time in seconds; 0 without a process
     last_exit: str  # why the process before this one ended; "" for the first
     addresses: tuple[Address, ...] = ()  # where it listens
+    last_replacement: str = ""  # why a worker here was replaced last; "" when none was
+    lag: float = 0.0  # seconds: the longest of its event loop in the last second; while it is blocked, since when
+    memory: int = 0  # resident bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,7 @@ class Slot:
     :param listen: as for :class:`~forebay.engine.process.Process`.
     :param on_gone: called with each process that ended, once its metrics are final.
     :param on_give_up: called when the worker keeps dying.
+    :param on_worn: called with the slot while its worker is worn, again and again until it is replaced.
 
     ``current`` is the process that does the work, and ``None`` while there is none. ``up`` is open while there is.
     ``processes`` are all that live: also those being started, and those that drain.
@@ -94,6 +109,7 @@ class Slot:
         listen: ListenSource,
         on_gone: Callable[[Process], None],
         on_give_up: Callable[[CrashLoop], None],
+        on_worn: Callable[[Slot, Worn], None],
     ) -> None:
         self.spec = spec
         self.index = index
@@ -102,8 +118,11 @@ class Slot:
         self.current: Process | None = None
         self.up = Gate()
         self.processes: set[Process] = set()
-        self.restarts = 0
+        self.restarts = Counter({"crash": 0, "watchdog": 0})  # by cause
+        self.replacements = Counter({"reload": 0, "recycle": 0, "memory": 0})
         self.last_exit = ""
+        self.last_replacement = ""
+        self.wear = Wear()
         self.closing = False
         self._listens: dict[SocketKey, Address] = {}
         self._settings = settings
@@ -111,9 +130,11 @@ class Slot:
         self._listen = listen
         self._on_gone = on_gone
         self._on_give_up = on_give_up
+        self._on_worn = on_worn
         self._tasks = Tasks()
         self._retiring: set[Process] = set()
         self._reviving: Task[None] | None = None
+        self._watching: Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Slot {self.name} {self.state} {self.current} processes={len(self.processes)}>"
@@ -131,10 +152,13 @@ class Slot:
             index=self.index,
             pid=process.pid if process else 0,
             state=state,
-            restarts=self.restarts,
+            restarts=self.restarts.total(),
             started_at=process.started_at if process else 0.0,
             last_exit=self.last_exit,
             addresses=tuple(process.listens.values()) if process else (),
+            last_replacement=self.last_replacement,
+            lag=process.lag if process else 0.0,
+            memory=process.memory if process else 0,
         )
 
     def listens(self) -> set[SocketKey]:
@@ -158,9 +182,15 @@ class Slot:
         """
         self._install(await self._launch(self.spec))
 
-    async def roll(self, spec: WorkerSpec, reason: str) -> None:
+    @property
+    def is_draining(self) -> bool:
+        """Whether a worker that was here before still drains."""
+        return bool(self._retiring)
+
+    async def roll(self, spec: WorkerSpec, reason: str, cause: str = "reload") -> None:
         """Start a worker of ``spec``; once it is ready it takes the place, and the one it replaces drains.
 
+        :param cause: the reason in a word: ``reload``, ``recycle`` or ``memory``.
         :raises StartError: it could not be started; the one in place stays.
         """
         for process in tuple(self._retiring):  # at most one drains, however often this is called
@@ -168,7 +198,9 @@ class Slot:
         process = await self._launch(spec)
         old = self.current
         self.spec = spec
-        self._install(process)
+        self._install(process, cause)
+        self.replacements[cause] += 1
+        self.last_replacement = reason
         log.info("worker replaced", worker=self.name, reason=reason, pid=process.pid, old_pid=old.pid if old else None)
         if old is not None:
             self.last_exit = f"replaced ({reason})"
@@ -177,7 +209,8 @@ class Slot:
     async def _launch(self, spec: WorkerSpec) -> Process:
         self._must_be_open()
         settings = self._settings
-        process = Process(self.name, spec, drain_timeout=settings.drain_timeout, listen=self._listen)
+        core = core_for(self.index) if spec.affinity else None
+        process = Process(self.name, spec, drain_timeout=settings.drain_timeout, listen=self._listen, core=core)
         self.processes.add(process)
         self._tasks.spawn(self._follow(process), name=f"follow {self.name}")
         try:
@@ -193,14 +226,54 @@ class Slot:
         if self.closing:
             raise StartError(f"worker {self.name}: not started, it is being stopped")
 
-    def _install(self, process: Process) -> None:
+    def _install(self, process: Process, because: str = "") -> None:
         self._to(WorkerState.READY)
         self.current = process
         self._listens = process.listens
         self.up.open()
         log.info("worker started", worker=self.name, pid=process.pid)
+        spec = process.spec
+        self.wear.renewed(spec.recycle, spec.memory_limit, now=now(), random=random.random(), because=because)  # noqa: S311  # no secret
+        self._watch_no_more()
+        self._watching = self._tasks.spawn(self._watch(process), name=f"watch {self.name}")
         if process.lost.is_set():  # so early that nobody knew it was the current one
             self._on_lost(process)
+
+    # Watch
+
+    async def _watch(self, process: Process) -> None:
+        """Look after the process in place, until it is that no more."""
+        tick = process.beat_interval / 2
+        limit = process.spec.watchdog
+        silence = Silence(limit, tick, now()) if limit is not None else None
+        heard_at = process.heard_at
+        while process is self.current:
+            await sleep(tick)
+            if silence is not None and silence.tick(now(), heard=process.heard_at != heard_at):
+                await self._end_blocked(process, silence.seconds)
+                return
+            heard_at = process.heard_at
+            if worn := self.wear.verdict(now(), accepted=process.beat.accepted, memory=process.memory):
+                self._on_worn(self, worn)
+
+    async def _end_blocked(self, process: Process, seconds: float) -> None:
+        stacks, missing = await process.stacks()
+        where = blocked_at(stacks, os.getcwd())
+        log.error(
+            "worker does not respond",
+            worker=self.name,
+            pid=process.pid,
+            seconds=round(seconds, 1),
+            where=where or "unknown",
+            stacks=stacks or f"no dump: {missing}",
+        )
+        more = f"blocked at {where}" if where else "no frame in its dump" if stacks else f"no dump: {missing}"
+        process.lose(f"did not respond for {seconds:.1f} s, {more}", "watchdog")
+        process.kill()
+
+    def _watch_no_more(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
 
     # Death
 
@@ -227,7 +300,7 @@ class Slot:
             self._retire(process)
         why, uptime = process.why, process.uptime
         if self._reviving is None or self._reviving.done():
-            self._reviving = self._tasks.spawn(self._revive(why, uptime), name=f"restart {self.name}")
+            self._reviving = self._tasks.spawn(self._revive(why, uptime, process.cause), name=f"restart {self.name}")
         else:  # of the one before; a reload had filled the place meanwhile
             log.warning("worker died", worker=self.name, reason=why, uptime=round(uptime, 3), restart_in="under way")
 
@@ -235,7 +308,7 @@ class Slot:
         self._retiring.add(process)
         self._tasks.spawn(process.drain(), name=f"drain {self.name}")
 
-    async def _revive(self, why: str, uptime: float) -> None:
+    async def _revive(self, why: str, uptime: float, cause: str) -> None:
         while True:
             verdict = self._history.died(now(), uptime)
             if not verdict.restart:
@@ -259,7 +332,7 @@ class Slot:
             if self._taken():
                 self._retire(process)
             else:
-                self.restarts += 1
+                self.restarts[cause] += 1
                 self._install(process)
             return
 
@@ -302,6 +375,7 @@ class Slot:
             self._to(WorkerState.DRAINING)
         if self._reviving is not None:
             self._reviving.cancel()
+        self._watch_no_more()
 
     async def _ended(self) -> None:
         await self._tasks.join()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,12 +19,15 @@ from typing import Any
 import structlog
 
 from forebay.engine.address import Address
-from forebay.engine.listener import open_socket
-from forebay.engine.process import Process, SocketKey, WorkerSpec
+from forebay.engine.loop import now
+from forebay.engine.process import Process
 from forebay.engine.slot import Slot, SlotSettings, WorkerInfo, WorkerState
-from forebay.engine.tasks import Event, start_task
+from forebay.engine.sockets import HeldSockets
+from forebay.engine.spec import WorkerSpec
+from forebay.engine.tasks import Event, Tasks, start_task
 from forebay.errors import ConnectionClosed, CrashLoop, ForebayError, StartError
 from forebay.observe.metrics import Family, Sample, merge
+from forebay.policy.recycle import Worn
 from forebay.policy.restart import RestartPolicy
 from forebay.service import State
 
@@ -59,9 +63,11 @@ class Supervisor:
         self._settings = SlotSettings(drain_timeout, start_timeout, restart or RestartPolicy())
         self._specs = _by_name(specs)
         self._slots: list[Slot] = []
-        self._sockets: dict[SocketKey, socket.socket] = {}
+        self._sockets = HeldSockets()
         self._ended: list[Family] = []  # what workers that are gone have counted
         self._change = asyncio.Lock()
+        self._tasks = Tasks()
+        self._renewing: set[Slot] = set()  # whose worker is worn, and being replaced
         self._over = Event()
         self._crash: CrashLoop | None = None
 
@@ -87,7 +93,7 @@ class Supervisor:
         """
         self.state = State.STARTING
         try:
-            await self._start([self._add(spec, index) for spec in self._specs.values() for index in range(spec.count)])
+            await self._start([self._add(spec, index) for spec in self._specs.values() for index in range(spec.size)])
         except BaseException:
             await self.stop()
             raise
@@ -97,14 +103,15 @@ class Supervisor:
         """Listen no more, and return when every worker has finished what was in flight, and exited."""
         if self.state is not State.STOPPED:
             self.state = State.DRAINING
-        self._close_sockets(keep=set())
+        self._sockets.close()
         await asyncio.gather(*(slot.drain() for slot in self._slots))
 
     async def stop(self) -> None:
         """Cut what is in flight and return when every worker is gone: within about a second, or killed. Idempotent."""
         self.state = State.STOPPED
-        self._close_sockets(keep=set())
+        self._sockets.close()
         await asyncio.gather(*(slot.stop() for slot in self._slots))
+        await self._tasks.cancel()
         self._over.set()
 
     async def wait(self) -> None:
@@ -118,7 +125,13 @@ class Supervisor:
 
     def _add(self, spec: WorkerSpec, index: int) -> Slot:
         slot = Slot(
-            spec, index, self._settings, listen=self._listen, on_gone=self._keep_counts, on_give_up=self._give_up
+            spec,
+            index,
+            self._settings,
+            listen=self._listen,
+            on_gone=self._keep_counts,
+            on_give_up=self._give_up,
+            on_worn=self._renew,
         )
         self._slots.append(slot)
         return slot
@@ -155,24 +168,13 @@ class Supervisor:
     # Sockets
 
     def _listen(self, process: Process, address: Address) -> socket.socket:
-        key: SocketKey = (address.host, address.port, "", 0)
-        if address.port == 0:  # any port, but after a restart the same one again
-            nth = sum(1 for _, port, *_ in process.listens if port == 0)
-            key = (address.host, 0, process.spec.name, nth)
-        sock = self._sockets.get(key)
+        sock = self._sockets.give(process, address, may_open=self.state in (State.STARTING, State.RUNNING))
         if sock is None:
-            if self.state not in (State.STARTING, State.RUNNING):
-                raise StartError(f"cannot listen on {address}: {self.name} is {self.state}")
-            sock = self._sockets[key] = open_socket(address)
-        process.listens[key] = address.with_port(sock.getsockname()[1])
+            raise StartError(f"cannot listen on {address}: {self.name} is {self.state}")
         return sock
 
-    def _close_sockets(self, *, keep: set[SocketKey]) -> None:
-        for key in self._sockets.keys() - keep:
-            self._sockets.pop(key).close()
-
     def _close_unused_sockets(self, *, but_for: Container[Slot] = ()) -> None:
-        self._close_sockets(keep={key for slot in self._slots if slot not in but_for for key in slot.listens()})
+        self._sockets.close(but_for={key for slot in self._slots if slot not in but_for for key in slot.listens()})
 
     # Change
 
@@ -198,7 +200,7 @@ class Supervisor:
             try:
                 for spec in wanted.values():
                     count = sum(slot.spec.name == spec.name for slot in before)
-                    added += [self._add(spec, index) for index in range(count, spec.count)]
+                    added += [self._add(spec, index) for index in range(count, spec.size)]
                 await self._start(added)
                 for slot in before:
                     if slot.index >= _count(wanted, slot.spec.name):
@@ -231,6 +233,25 @@ class Supervisor:
                 log.error("worker not changed back", worker=slot.name, reason=str(error))
         await self._remove(added, "drain")
         self._close_unused_sockets()
+
+    def _renew(self, slot: Slot, worn: Worn) -> None:
+        if slot not in self._renewing and not slot.is_draining and self.state is State.RUNNING:
+            self._renewing.add(slot)
+            self._tasks.spawn(self._roll_worn(slot, slot.current, worn), name=f"renew {slot.name}")
+
+    async def _roll_worn(self, slot: Slot, process: Process | None, worn: Worn) -> None:
+        """Replace a worker that is worn, after any other change; if that fails it goes on, and is looked at again."""
+        try:
+            async with self._change:
+                if slot.current is process and self.state is State.RUNNING:
+                    await slot.roll(slot.spec, worn.reason, worn.cause)
+        except StartError as error:
+            if not slot.closing:
+                delay = slot.wear.failed(now())
+                reason = str(error)
+                log.warning("worker not renewed, it goes on", worker=slot.name, reason=reason, retry_in=delay)
+        finally:
+            self._renewing.discard(slot)
 
     async def update(self, name: str, payload: Mapping[str, Any], *, args: Mapping[str, Any], reason: str) -> None:
         """Change all workers of a spec while they run: every one prepares, and then all commit, or all roll back.
@@ -316,12 +337,27 @@ class Supervisor:
         self._ended = merge([self._ended, counts])
 
     def _statistics(self) -> list[Family]:
-        ready = [Sample("", (("worker", slot.name),), slot.current is not None) for slot in self._slots]
-        restarts = [Sample("_total", (("worker", slot.name),), slot.restarts) for slot in self._slots]
+        workers = [((("worker", slot.name),), slot) for slot in self._slots]
+        ready = [Sample("", labels, slot.current is not None) for labels, slot in workers]
+        lag = [Sample("", labels, slot.current.lag) for labels, slot in workers if slot.current]
+        memory = [Sample("", labels, slot.current.memory) for labels, slot in workers if slot.current]
+        restarts = _by_cause({slot.name: slot.restarts for slot in self._slots})
+        replacements = _by_cause({slot.name: slot.replacements for slot in self._slots})
         return [
             Family("forebay_worker_ready", "gauge", "Whether the worker does its work.", ready),
             Family("forebay_worker_restarts", "counter", "Restarts of the worker after a death.", restarts),
+            Family("forebay_worker_replacements", "counter", "Replacements of the worker while it ran.", replacements),
+            Family("forebay_worker_rss_bytes", "gauge", "Resident memory of the worker.", memory),
+            Family("forebay_loop_lag_max_seconds", "gauge", "The worker's longest loop lag in the last second.", lag),
         ]
+
+
+def _by_cause(counts: Mapping[str, Counter[str]]) -> list[Sample]:
+    return [
+        Sample("_total", (("worker", name), ("cause", cause)), count)
+        for name, causes in counts.items()
+        for cause, count in causes.items()
+    ]
 
 
 def _by_name(specs: Sequence[WorkerSpec]) -> dict[str, WorkerSpec]:
@@ -332,7 +368,7 @@ def _by_name(specs: Sequence[WorkerSpec]) -> dict[str, WorkerSpec]:
 
 
 def _count(specs: Mapping[str, WorkerSpec], name: str) -> int:
-    return specs[name].count if name in specs else 0
+    return specs[name].size if name in specs else 0
 
 
 def _text(error: BaseException) -> str:

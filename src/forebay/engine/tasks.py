@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any, TypeVar
 
 import structlog
@@ -24,14 +25,16 @@ QueueFull = asyncio.QueueFull
 gather = asyncio.gather
 
 
-def start_task(coro: Coroutine[Any, Any, T], name: str | None = None) -> Task[T]:
+def start_task(coro: Coroutine[Any, Any, T], name: str | None = None, context: Context | None = None) -> Task[T]:
     """Run ``coro`` as a Task; from Python 3.12 on it runs to its first wait before this returns.
 
     The caller keeps the Task and looks at its outcome. Whoever cannot, spawns it on a :class:`Tasks`.
+
+    :param context: the context it runs in; a copy of the current one when not given.
     """
     if sys.version_info >= (3, 12):
-        return asyncio.Task(coro, loop=asyncio.get_running_loop(), name=name, eager_start=True)
-    return asyncio.get_running_loop().create_task(coro, name=name)
+        return asyncio.Task(coro, loop=asyncio.get_running_loop(), name=name, context=context, eager_start=True)
+    return asyncio.get_running_loop().create_task(coro, name=name, context=context)
 
 
 class Tasks:
@@ -45,9 +48,9 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, coro: Coroutine[Any, Any, T], *, name: str) -> Task[T]:
+    def spawn(self, coro: Coroutine[Any, Any, T], *, name: str, context: Context | None = None) -> Task[T]:
         """Run ``coro``. When it raises, that is logged with ``name``; nobody needs to await it."""
-        task = start_task(coro, name)
+        task = start_task(coro, name, context)
         if task.done():  # it ran to its end eagerly
             self._ended(task)
         else:

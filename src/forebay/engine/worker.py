@@ -1,7 +1,7 @@
-"""A worker process: ``python -m forebay.engine.worker FD NAME``, started by a supervisor and by nobody else.
+"""A worker process: ``python -m forebay.engine.worker FD NAME STACKS``, started by a supervisor and by nobody else.
 
 It is told over its channel, the inherited descriptor FD, what it is; it builds that, starts it, and says ``ready``, or
-``failed`` and why. From then on:
+``failed`` and why. STACKS is another one: the file its stacks are dumped into. From then on:
 
 * ``drain``, ``SIGTERM`` and the end of the channel (the supervisor died) all make it finish what is in flight and exit
   with 0, within its drain timeout. After ``SIGTERM`` it also says ``leaving``, and the supervisor replaces it at once.
@@ -9,6 +9,8 @@ It is told over its channel, the inherited descriptor FD, what it is; it builds 
 * ``collect`` is answered with the metrics as they are. Without being asked it pushes them whenever they have changed,
   every 50 ms at most, so that they survive whatever kills it.
 * ``prepare``, ``commit`` and ``rollback`` are passed on to the service.
+* It says ``beat`` about once a second, so that the supervisor knows that its event loop runs, and how well. When none
+  comes any more, it is made to dump its stacks; see :mod:`forebay.engine.watchdog`.
 
 ``SIGINT`` and ``SIGHUP`` reach the whole process group when they come from a terminal. They are ignored: the supervisor
 decides what they mean.
@@ -31,10 +33,12 @@ import msgspec
 import structlog
 
 from forebay.engine.address import Address
-from forebay.engine.channel import Assignment, Channel, Failure, Message
+from forebay.engine.control import Assignment, Beat, ControlChannel, Failure, Message
 from forebay.engine.listener import set_socket_source
-from forebay.engine.loop import run, sleep, tune_allocator
+from forebay.engine.load import LoopLag, accepted, collect_load
+from forebay.engine.loop import now, run, sleep, tune_allocator
 from forebay.engine.tasks import Event, Task, Tasks, start_task
+from forebay.engine.watchdog import allow_dumps, end_with_supervisor
 from forebay.errors import ConnectionClosed, ForebayError, FramingError, StartError
 from forebay.observe.metrics import Collector
 from forebay.service import Group, Service
@@ -48,6 +52,9 @@ log = structlog.get_logger("forebay.engine")
 PUSH_INTERVAL = 0.05
 """Seconds between two looks at the metrics. What was counted since the last look is lost when the worker is killed."""
 
+PUSH_SHARE = 0.01
+"""The part of a worker's time that looking may take: with 10,000 connections to add up, the looks are further apart."""
+
 _ASSIGNMENT_TIMEOUT = 30.0
 _LISTEN_TIMEOUT = 10.0
 _STOP_TIMEOUT = 1.0
@@ -59,7 +66,7 @@ class Worker:
     """What runs in a worker process, from its assignment to its end."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._channel = Channel(sock, self._on_message, who="the supervisor")
+        self._channel = ControlChannel(sock, self._on_message, who="the supervisor")
         self._tasks = Tasks()
         self._assignment: Assignment | None = None
         self._assigned = Event()
@@ -68,6 +75,7 @@ class Worker:
         self._cut = Event()
         self._update: Task[None] | None = None
         self._pushed = b""
+        self._lag = LoopLag()
 
     async def run(self) -> int:
         """Return the exit code, when all is over."""
@@ -78,6 +86,7 @@ class Worker:
             return await self._serve()
         finally:
             set_socket_source(None)
+            self._lag.stop()
             await self._tasks.cancel()
             self._channel.close()
 
@@ -91,6 +100,8 @@ class Worker:
         assignment = self._assignment
         if assignment is None:  # the supervisor died before
             return 0
+        if assignment.core is not None:
+            _stay_on(assignment.core)
         try:
             group = await _unless(self._leave, self._start(assignment))
         except StartError as error:
@@ -99,12 +110,17 @@ class Worker:
             return _EXIT_FAILED
         if group is None:
             return 0
+        self._lag.start()
         self._tell("ready")
-        pushing = self._tasks.spawn(self._push(), name="push metrics")
+        telling = [
+            self._tasks.spawn(self._push(), name="push metrics"),
+            self._tasks.spawn(self._beat(assignment.beat), name="beat"),
+        ]
         await self._leave.wait()
         await _unless(self._cut, group.drain())
         await group.stop()
-        pushing.cancel()
+        for task in telling:
+            task.cancel()
         self._tell_metrics()
         await self._channel.flush(_FLUSH_TIMEOUT)
         return 0
@@ -172,21 +188,37 @@ class Worker:
     # Metrics
 
     def _snapshot(self) -> msgspec.Raw:
-        service = self._service
-        return msgspec.Raw(msgspec.msgpack.encode(list(service.collect()) if isinstance(service, Collector) else []))
+        service, assignment = self._service, self._assignment
+        families = list(service.collect()) if isinstance(service, Collector) else []
+        if assignment is not None:
+            families += collect_load(self._lag, assignment.name)
+        return msgspec.Raw(msgspec.msgpack.encode(families))
 
     async def _push(self) -> None:
         while True:
+            begun = now()
             snapshot = self._snapshot()
+            took = now() - begun
             if snapshot != self._pushed:
                 try:
                     self._channel.post("metrics", snapshot)
                 except ConnectionClosed:
                     return
                 self._pushed = bytes(snapshot)
-            await sleep(PUSH_INTERVAL)
+            await sleep(max(PUSH_INTERVAL, took / PUSH_SHARE))
+
+    async def _beat(self, interval: float) -> None:
+        while True:
+            await sleep(interval)
+            self._lag.sum_up()  # no more often: metrics that differ are sent
+            beat = Beat(self._lag.take_worst(), accepted.count)
+            try:
+                self._channel.post("beat", msgspec.Raw(msgspec.msgpack.encode(beat)))
+            except ConnectionClosed:
+                return
 
     def _tell_metrics(self) -> Failure | None:
+        self._lag.sum_up()
         try:
             snapshot = self._snapshot()
         except Exception as error:
@@ -221,6 +253,13 @@ class Worker:
             self._channel.reply(request, failure=Failure.of(error))
         else:
             self._channel.reply(request)
+
+
+def _stay_on(core: int) -> None:
+    try:
+        os.sched_setaffinity(0, {core})
+    except (OSError, AttributeError) as error:  # it went offline, or there is no such thing on this system
+        log.warning("worker not kept on its core", core=core, reason=str(error))
 
 
 async def _unless(event: Event, coro: Coroutine[Any, Any, T]) -> T | None:
@@ -280,11 +319,14 @@ def main() -> int:
     """The process: its exit code is 0 after a drain, and 3 when it could not start."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    if len(sys.argv) != 3 or not sys.argv[1].isdigit():
+    if len(sys.argv) not in (3, 4) or not sys.argv[1].isdigit():
         print("a worker is started by its supervisor; to start a program, run forebay", file=sys.stderr)
         return 2
+    end_with_supervisor()
     sock = socket.socket(fileno=int(sys.argv[1]))
     sock.set_inheritable(False)  # else a child of this worker would keep the channel open after its death
+    if len(sys.argv) == 4:
+        allow_dumps(int(sys.argv[3]))
     tune_allocator()
     if sys.path[:1] != [os.getcwd()]:
         sys.path.insert(0, os.getcwd())

@@ -14,6 +14,7 @@ from forebay.engine.address import Address, parse_address
 from forebay.engine.connection import Connection
 from forebay.engine.loop import now
 from forebay.engine.server import TCPServer
+from forebay.engine.settings import Outbound
 from forebay.errors import ProtocolError
 from forebay.http.connection import HTTPConnection
 from forebay.http.exchange import Application
@@ -101,7 +102,8 @@ class HTTPServer:
             name=self.name,
             max_connections=self.limits.connections,
             idle_timeout=None,
-            write_timeout=self.timeouts.write,
+            first_byte_timeout=None,
+            outbound=Outbound(timeout=self.timeouts.write, limit=None),
         )
 
     def __repr__(self) -> str:

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from forebay.config import System, SystemConfig, load_system
 from forebay.config.document import read_document
-from forebay.engine import parse_address
+from forebay.engine.address import BIND_SCHEMES, parse_address
 from forebay.engine.supervisor import WorkerSpec
 from forebay.errors import ConfigError, Problem
 from forebay.runtime.logs import LogSettings
@@ -20,6 +20,8 @@ from forebay.runtime.logs import LogSettings
 __all__ = ["GATEWAY", "FileSource", "Plan", "app_plan", "system_plan"]
 
 GATEWAY = "gateway"  # the name of its worker spec
+
+WorkerCount = int | Literal["auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Plan:
 
 
 def app_plan(
-    target: str, bind: Sequence[str] | None, workers: int, system: System, *, admin_optional: bool = False
+    target: str, bind: Sequence[str] | None, workers: WorkerCount, system: System, *, admin_optional: bool = False
 ) -> Plan:
     """One App or Service, in ``workers`` processes that share its addresses."""
     spec = _app_spec(system.name, target, list(bind) if bind else None, workers, system)
@@ -61,7 +63,7 @@ def system_plan(config: SystemConfig) -> Plan:
     return Plan(config.system, tuple(services), gateway, config)
 
 
-def _app_spec(name: str, target: str, bind: list[str] | None, workers: int, system: System) -> WorkerSpec:
+def _app_spec(name: str, target: str, bind: list[str] | None, workers: WorkerCount, system: System) -> WorkerSpec:
     args = {"name": name, "target": target, "bind": bind, "logs": _logs(system)}
     return WorkerSpec(name, "forebay.runtime.entries:app", args, workers)
 
@@ -71,10 +73,15 @@ def _logs(system: System) -> Any:
 
 
 def _instances(name: str, urls: Sequence[str]) -> list[str]:
-    """Readable names that differ: ``users@7001``; with the host where ports are the same."""
-    addresses = [parse_address(url, schemes=("http", "tcp")) for url in urls]
+    """Readable names that differ: ``users@7001``; with the host where ports are the same, or where there are none."""
+    addresses = [parse_address(url, schemes=BIND_SCHEMES) for url in urls]
     ports = Counter(address.port for address in addresses)
-    names = [f"{name}@{a.port}" if ports[a.port] == 1 else f"{name}@{a.host}:{a.port}" for a in addresses]
+    names = []
+    for address in addresses:
+        if address.kind in ("unix", "fd"):
+            names.append(f"{name}@{address.host}")
+        else:
+            names.append(f"{name}@{'' if ports[address.port] == 1 else f'{address.host}:'}{address.port}")
     return [n if names.count(n) == 1 else f"{n}#{position}" for position, n in enumerate(names)]
 
 

@@ -140,7 +140,7 @@ class RunningSystem:
         return [
             f"{spec.name}: worker {index} is not ready"
             for spec in self.plan.specs
-            for index in range(spec.count)
+            for index in range(spec.size)
             if (spec.name, index) not in ready
         ]
 

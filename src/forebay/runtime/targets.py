@@ -8,7 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from forebay.engine import TCPServer, parse_address
+from forebay.engine import TCPServer
+from forebay.engine.address import BIND_SCHEMES, LISTEN_SCHEMES, parse_address
+from forebay.engine.datagram import UDPServer
 from forebay.errors import StartError
 from forebay.http import App, HTTPServer
 from forebay.service import Service
@@ -52,7 +54,10 @@ def to_service(target: str, found: object, bind: Sequence[str] | None, *, name: 
     :raises StartError: it is neither, with a hint at what to write instead.
     """
     if isinstance(found, App):
-        return HTTPServer(found, bind=bind or [DEFAULT_BIND], name=name)
+        try:
+            return HTTPServer(found, bind=bind or [DEFAULT_BIND], name=name)
+        except ValueError as error:
+            raise StartError(f"{target} is an App: {error}") from None
     if inspect.isclass(found):
         hint = "an App" if issubclass(found, App) else "a Service"
         raise StartError(f"{target} is a class, not {hint}: name an instance of it, as in app = {found.__name__}(...)")
@@ -72,12 +77,15 @@ def _rebind(target: str, service: Service, bind: Sequence[str], name: str) -> No
     """Let a Service that has not started listen elsewhere."""
     if not hasattr(service, "bind"):
         raise StartError(f"{target} cannot be given an address: {type(service).__name__} has no attribute 'bind'")
-    schemes = ("tcp",) if isinstance(service, TCPServer) else ("tcp", "http")
+    if isinstance(service, TCPServer):
+        schemes: Sequence[str] = LISTEN_SCHEMES
+    else:
+        schemes = ("udp", "fd") if isinstance(service, UDPServer) else BIND_SCHEMES
     try:
         addresses = [parse_address(url, schemes=schemes) for url in bind]
     except ValueError as error:
         raise StartError(f"{target} is a {type(service).__name__}: {error}") from None
-    if isinstance(service, TCPServer) and service.name == str(service.bind[0]):
+    if isinstance(service, TCPServer | UDPServer) and service.name == str(service.bind[0]):
         service.name = name  # it was called after the address that it does not have now
     service.bind = addresses
 

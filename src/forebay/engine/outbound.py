@@ -1,0 +1,167 @@
+"""The slow side of writing: what a connection does once its peer takes less than it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING
+
+from forebay.engine.handler import CloseReason
+from forebay.engine.loop import RESOLUTION
+from forebay.engine.settings import SlowConsumer
+
+if TYPE_CHECKING:
+    from forebay.engine.connection import Connection
+
+__all__ = ["Outgoing"]
+
+
+class Outgoing:
+    """What waits to be sent on one connection, beside what its transport has; made when there first is something.
+
+    Under ``drop-oldest`` the transport is filled up to its high watermark, and what follows waits in ``queue``, where
+    it can still be dropped. While a file is being sent (``held``) all waits there, since it must not overtake it.
+
+    It is an entry of the timer wheel: its deadline is that of a peer which takes nothing.
+    """
+
+    __slots__ = ("conn", "dropped", "due_at", "expires_at", "held", "linger", "queue", "queued", "taken", "waiters")
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn = conn
+        self.queue: deque[bytes] = deque()
+        self.queued = 0  # bytes in it
+        self.dropped = 0  # messages
+        self.waiters: list[asyncio.Future[None]] = []
+        self.held = False
+        self.linger: float | None = None  # of the close that waits until it is not held any more
+        self.taken = 0  # bytes the peer had taken when the deadline was set
+        self.expires_at = self.due_at = inf
+
+    def put(self, data: bytes) -> None:
+        """Take ``data``, which is written while the connection is not writable."""
+        conn = self.conn
+        rules = conn.owner.outbound
+        size = len(data)
+        limit = inf if rules.limit is None else rules.limit
+        if self.held or rules.policy is SlowConsumer.DROP_OLDEST:
+            if rules.policy is not SlowConsumer.DROP_OLDEST and self.queued >= limit:
+                conn.abort(CloseReason.SLOW_CONSUMER)
+                return
+            self.queue.append(data)
+            self.queued += size
+            while self.queued > limit and len(self.queue) > 1:
+                self._drop()
+            if not self.held:
+                self.fill()
+        elif conn.transport.get_write_buffer_size() >= limit:
+            conn.abort(CloseReason.SLOW_CONSUMER)
+            return
+        else:
+            conn.transport.write(data)
+        conn.owner.buffered(size)
+
+    def _drop(self) -> None:
+        self.queued -= len(self.queue.popleft())
+        self.dropped += 1
+        self.conn.owner.dropped()
+
+    def fill(self) -> None:
+        """Give the transport of the queue what it may hold."""
+        transport = self.conn.transport
+        high = self.conn.owner.outbound.high
+        while self.queue and transport.get_write_buffer_size() <= high:
+            data = self.queue.popleft()
+            self.queued -= len(data)
+            transport.write(data)
+
+    def flush(self) -> None:
+        """Give the transport all of the queue: nothing more comes."""
+        if self.queue:
+            data = b"".join(self.queue)
+            self.queue.clear()
+            self.queued = 0
+            self.conn.transport.write(data)
+
+    # Waiting
+
+    async def wait(self) -> None:
+        """Return when something has changed: there is room, the connection is closed, or a file was sent."""
+        waiter = asyncio.get_running_loop().create_future()
+        self.waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self.waiters:
+                self.waiters.remove(waiter)
+
+    def wake(self) -> bool:
+        """Wake all who wait; whether there was one."""
+        waiters, self.waiters = self.waiters, []
+        woken = False
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+                woken = True
+        return woken
+
+    # A file
+
+    def hold(self) -> None:
+        """Let a file have the socket: what is written from now on waits for :meth:`release`."""
+        conn = self.conn
+        self.held = True
+        conn.writable = False
+        conn.transport.set_write_buffer_limits(0, 0)  # to hear when it has written everything
+        self.watch()
+
+    def release(self) -> None:
+        """The file was sent, or given up."""
+        conn = self.conn
+        self.held = False
+        if conn.gone():
+            self.wake()
+            return
+        conn.transport.set_write_buffer_limits(conn.owner.outbound.high, conn.owner.outbound.resume_at)
+        if self.linger is not None:
+            conn.finish(self.linger)
+            self.wake()
+        elif conn.transport.get_write_buffer_size() <= conn.owner.outbound.resume_at:
+            conn.resume_writing()
+        else:
+            self.watch()
+
+    # A peer that takes nothing
+
+    def waiting(self) -> int:
+        """Bytes that are not sent yet."""
+        return self.queued + self.conn.transport.get_write_buffer_size()
+
+    def watch(self) -> None:
+        """Set the deadline until which the peer has to take something."""
+        conn = self.conn
+        seconds = conn.owner.outbound.timeout
+        if seconds is None:
+            return
+        ticker = conn.owner.ticker
+        self.taken = conn.bytes_out - self.waiting()
+        self.expires_at = ticker.read() + seconds + RESOLUTION
+        if self.expires_at < self.due_at:
+            ticker.hold(self)
+
+    def unwatch(self) -> None:
+        """The peer has taken enough."""
+        self.expires_at = inf
+
+    def on_expired(self) -> None:
+        """See :class:`~forebay.policy.timers.Timed`: cut the peer, unless it took something of what was sent since."""
+        conn = self.conn
+        waiting = self.waiting()
+        if not waiting and not self.held:
+            return
+        if conn.bytes_out - waiting > self.taken:
+            self.watch()
+            return
+        conn.close_reason = CloseReason.WRITE_STALL
+        conn.abort(CloseReason.WRITE_STALL)
