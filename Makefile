@@ -34,8 +34,8 @@ bench: $(DEV_READY) ## measure against nginx, uvicorn and others; ARGS="--only t
 	@tools/need wrk wrk
 	$(BIN)/python -m benchmarks $(ARGS)
 
-soak: $(DEV_READY) ## the property tests, with 200 times as many examples
-	$(BIN)/python -m pytest -p tests.soak --hypothesis-profile=soak -m hypothesis --timeout=3600 -o console_output_style=count
+soak: $(DEV_READY) ## what takes long: property tests, 10,000 connections, TLS churn, workers; ARGS=idle runs one of them
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 clean: ## remove what the other targets made, except the shop's data in var/
 	rm -rf .venv .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist src/*.egg-info benchmarks/results

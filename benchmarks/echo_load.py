@@ -2,7 +2,9 @@
 
 ``python -m benchmarks.echo_load PORT CONNECTIONS BYTES SECONDS``
 
-Plain epoll and non-blocking sockets, since the load must cost less than what it loads.
+Plain epoll and non-blocking sockets, since the load must cost less than what it loads. Messages end in a line feed, so
+that servers of lines can be loaded as well. Once all connections stand it prints ``begin`` and awaits a line, so that
+nobody's CPU time for connecting is counted.
 """
 
 from __future__ import annotations
@@ -12,61 +14,138 @@ import select
 import socket
 import sys
 from array import array
-from time import perf_counter
+from collections.abc import Mapping
+from contextlib import suppress
+from time import perf_counter, process_time
+
+from benchmarks.processes import raise_descriptor_limit
+
+BATCH = 64
+"""Connections opened at once: fewer than any server's backlog, so that none has to be tried again."""
+
+TIMEOUT = 20.0
+"""Seconds for a connection to be accepted and to answer its first message."""
 
 
-def connect(port: int, count: int) -> dict[int, socket.socket]:
-    """The connections, by descriptor."""
-    opened = {}
-    for _ in range(count):
-        sock = socket.create_connection(("127.0.0.1", port), timeout=5)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+class LoadError(Exception):
+    """The server does not do what it is loaded for."""
+
+
+def open_connections(port: int, count: int, message: bytes) -> list[socket.socket]:
+    """Open ``count`` connections, batch by batch, and see that each gets ``message`` back.
+
+    :raises LoadError: one was refused, or answered with something else.
+    """
+    opened: list[socket.socket] = []
+    batch = max(1, min(BATCH, count // 16))  # small enough that several workers each get some
+    try:
+        while len(opened) < count:
+            _open_batch(port, min(batch, count - len(opened)), message, opened)
+    except BaseException:
+        for sock in opened:
+            sock.close()
+        raise
+    for sock in opened:
         sock.setblocking(False)
-        opened[sock.fileno()] = sock
     return opened
 
 
-def load(sockets: dict[int, socket.socket], message: bytes, seconds: float) -> tuple[array[float], int, float]:
+def _open_batch(port: int, count: int, message: bytes, opened: list[socket.socket]) -> None:
+    first = len(opened)
+    for _ in range(count):
+        try:
+            sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+        except OSError as error:
+            raise LoadError(f"connection {len(opened) + 1} failed: {error}") from None
+        opened.append(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for sock in opened[first:]:
+        with suppress(OSError):  # a connection that is gone shows below
+            sock.sendall(message)
+    for sock in opened[first:]:
+        try:
+            echo = receive_exactly(sock, len(message))
+        except OSError as error:
+            raise LoadError(f"a new connection got no answer: {error}") from None
+        if echo != message:
+            raise LoadError(f"sent {message[:40]!r}... and got {echo[:40]!r}...")
+
+
+def receive_exactly(sock: socket.socket, size: int) -> bytes:
+    """``size`` bytes, or fewer when the connection ends before."""
+    received = bytearray()
+    while len(received) < size and (data := sock.recv(size - len(received))):
+        received += data
+    return bytes(received)
+
+
+def send_whole(sock: socket.socket, message: bytes) -> None:
+    """Send on a non-blocking socket, waiting where its buffer is too small for the whole message."""
+    try:
+        sent = sock.send(message)
+    except BlockingIOError:
+        sent = 0
+    if sent < len(message):
+        sock.settimeout(TIMEOUT)
+        sock.sendall(message[sent:])
+        sock.setblocking(False)
+
+
+def load(sockets: Mapping[int, socket.socket], message: bytes, seconds: float) -> tuple[array[float], int, float]:
     """Send and await echoes for ``seconds``; the latencies in seconds, the failed connections, and the time it took."""
     size = len(message)
     buffer = bytearray(max(size, 65536))
     missing = dict.fromkeys(sockets, size)
     latencies = array("d")
     failed = 0
-    epoll = select.epoll()
     begun = now = perf_counter()
     sent = dict.fromkeys(sockets, begun)
-    for fd, sock in sockets.items():
-        epoll.register(fd, select.EPOLLIN)
-        sock.send(message)
     end = begun + seconds
-    while now < end and sockets:
-        for fd, _ in epoll.poll(1.0, 64):
-            received = sockets[fd].recv_into(buffer)
-            if not received:
+    with select.epoll() as epoll:
+        for fd, sock in sockets.items():
+            epoll.register(fd, select.EPOLLIN)
+            send_whole(sock, message)
+        while now < end and failed < len(sockets):
+            for fd, _ in epoll.poll(0.1, 256):
+                try:
+                    received = sockets[fd].recv_into(buffer)
+                    if received:
+                        missing[fd] -= received
+                        if missing[fd] > 0:
+                            continue
+                        now = perf_counter()
+                        latencies.append(now - sent[fd])
+                        missing[fd] = size
+                        sent[fd] = now
+                        send_whole(sockets[fd], message)
+                        continue
+                except OSError:
+                    pass
                 failed += 1
                 epoll.unregister(fd)
-                sockets.pop(fd).close()
-                continue
-            missing[fd] -= received
-            if missing[fd] <= 0:
-                now = perf_counter()
-                latencies.append(now - sent[fd])
-                missing[fd] = size
-                sent[fd] = now
-                sockets[fd].send(message)
-        now = perf_counter()
+            now = perf_counter()
     return latencies, failed, now - begun
 
 
 def main() -> None:
     """Print the outcome in the form of wrk.lua."""
     port, connections, size = (int(argument) for argument in sys.argv[1:4])
-    latencies, failed, seconds = load(connect(port, connections), b"x" * size, float(sys.argv[4]))
+    message = b"x" * (size - 1) + b"\n"
+    raise_descriptor_limit()
+    try:
+        opened = open_connections(port, connections, message)
+    except LoadError as error:
+        sys.exit(str(error))
+    print("begin", flush=True)
+    sys.stdin.readline()
+    cpu = process_time()
+    latencies, failed, seconds = load({sock.fileno(): sock for sock in opened}, message, float(sys.argv[4]))
+    cpu = process_time() - cpu
     ordered = sorted(latencies)
     p50, p99 = (ordered[int(len(ordered) * q)] * 1e6 if ordered else 0.0 for q in (0.50, 0.99))
     outcome = {"requests": len(ordered), "seconds": seconds, "p50_us": p50, "p99_us": p99, "errors": failed}
-    print("result", json.dumps(outcome))
+    print("result", json.dumps({**outcome, "load_busy": cpu / seconds}), flush=True)
+    sys.stdin.readline()  # the server's closing of all connections is not counted either
 
 
 if __name__ == "__main__":

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
-from benchmarks.processes import ROOT, BenchError, cpu_seconds
+from benchmarks.processes import ROOT, BenchError, cpu_seconds, pinned
 
 CONNECTIONS = 64
 MESSAGE_BYTES = 64
@@ -27,23 +31,46 @@ HEADERS = (
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What the load generator saw. ``errors``: responses other than 2xx and 3xx, failed connections, and timeouts."""
+    """What the load generator saw. ``errors``: responses other than 2xx and 3xx, failed connections, and timeouts.
+
+    ``load_busy`` is its own CPU time over the time; from 0.95 or so it is the load that bounds the throughput.
+    """
 
     requests: int
     seconds: float
     p50_us: float
     p99_us: float
     errors: int
+    load_busy: float | None = None  # not told by wrk
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """One server under load, once. ``cpu_us`` is user and system time of its process tree for each request."""
+    """One server under load, once. ``cpu_us`` is user and system time of its process tree for each request.
+
+    ``server_busy`` and ``load_busy`` are CPU time over time: 1.0 is a whole core.
+    """
 
     cpu_us: float
     per_second: float
     p50_us: float
     p99_us: float
     errors: int
+    server_busy: float = 0.0
+    load_busy: float | None = None  # None: unknown
+
+
+def median(rounds: Sequence[Measure]) -> Measure:
+    """The median of each number; errors are added up."""
+    busy = [each.load_busy for each in rounds if each.load_busy is not None]
+    return Measure(
+        cpu_us=statistics.median(each.cpu_us for each in rounds),
+        per_second=statistics.median(each.per_second for each in rounds),
+        p50_us=statistics.median(each.p50_us for each in rounds),
+        p99_us=statistics.median(each.p99_us for each in rounds),
+        errors=sum(each.errors for each in rounds),
+        server_busy=statistics.median(each.server_busy for each in rounds),
+        load_busy=statistics.median(busy) if busy else None,
+    )
 
 
 def http_load(port: int, path: str, seconds: int, *, varied: bool = False) -> list[str]:
@@ -62,21 +89,43 @@ def http_load(port: int, path: str, seconds: int, *, varied: bool = False) -> li
     return [*command, f"http://127.0.0.1:{port}{path}"]
 
 
-def tcp_load(port: int, seconds: int) -> list[str]:
-    """The command that keeps one message in flight on each of :data:`CONNECTIONS` connections."""
-    numbers = map(str, (port, CONNECTIONS, MESSAGE_BYTES, seconds))
+def tcp_load(port: int, seconds: int, *, connections: int = CONNECTIONS, size: int = MESSAGE_BYTES) -> list[str]:
+    """The command that keeps one message of ``size`` bytes in flight on each connection."""
+    numbers = map(str, (port, connections, size, seconds))
     return [sys.executable, "-m", "benchmarks.echo_load", *numbers]
 
 
-def measure(command: list[str], *, core: int, server: int) -> Measure:
-    """Run the load on ``core``, and add up what the process tree of ``server`` used meanwhile."""
+def measure(command: list[str], *, server: int, core: int | None = None) -> Measure:
+    """Run the load, and add up what the process tree of ``server`` used meanwhile.
+
+    :param core: where the load runs; ``None``: wherever the kernel puts it.
+    """
     before = cpu_seconds(server)
-    done = subprocess.run(["taskset", "-c", str(core), *command], cwd=ROOT, capture_output=True, text=True, check=False)
-    used = cpu_seconds(server) - before
-    results = [line for line in done.stdout.splitlines() if line.startswith("result ")]
-    if done.returncode or not results:
-        raise BenchError(f"the load failed: {done.stderr.strip() or done.stdout.strip()}")
-    outcome = msgspec.json.decode(results[0].removeprefix("result "), type=Outcome)
+    used = 0.0
+    outcome: Outcome | None = None
+    said: list[str] = []
+    with subprocess.Popen(
+        [*pinned(core), *command],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as load:
+        assert load.stdin is not None
+        assert load.stdout is not None
+        for line in load.stdout:
+            if line == "begin\n":  # echo_load's: its connections stand
+                before = cpu_seconds(server)
+                _answer(load.stdin)
+            elif line.startswith("result "):
+                used = cpu_seconds(server) - before
+                outcome = msgspec.json.decode(line.removeprefix("result "), type=Outcome)
+                _answer(load.stdin)
+            else:
+                said.append(line)
+    if load.returncode or outcome is None:
+        raise BenchError(f"the load failed: {''.join(said).strip() or f'exit code {load.returncode}'}")
     if not outcome.requests:
         raise BenchError("no request was answered")
     return Measure(
@@ -85,4 +134,12 @@ def measure(command: list[str], *, core: int, server: int) -> Measure:
         p50_us=outcome.p50_us,
         p99_us=outcome.p99_us,
         errors=outcome.errors,
+        server_busy=used / outcome.seconds,
+        load_busy=outcome.load_busy,
     )
+
+
+def _answer(stdin: IO[str]) -> None:
+    with suppress(BrokenPipeError):  # wrk asks for nothing, and may be gone
+        stdin.write("\n")
+        stdin.flush()

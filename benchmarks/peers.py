@@ -1,20 +1,15 @@
-"""Who is measured doing what: the scenarios, and how each server is started, with the settings its makers recommend."""
+"""How each server is started, with the settings its makers recommend."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.load import http_load, tcp_load
-from benchmarks.processes import ROOT, BenchError
-
-FOREBAY = "Forebay"
-UVICORN = "uvicorn + Starlette"
-BARE = "bare uvloop Protocol"
+from benchmarks.golang import GNET, GO
+from benchmarks.processes import BenchError
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,36 +19,19 @@ class Place:
     port: int
     folder: Path
     backend_port: int = 0  # of the server that proxies pass requests on to
-    go: Path | None = None  # the Go peers, when they could be built
+    programs: Mapping[str, Path] = field(default_factory=dict)  # that were built, by name
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A server. ``command`` writes the files it needs into the folder, and says how it is started."""
+    """A server. ``command`` writes the files it needs into the folder, and says how it is started.
+
+    ``needs`` is the name of the built program without which it is left out; empty: none.
+    """
 
     name: str
     command: Callable[[Place], list[str]]
-    needs_go: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Forebay's CPU time for each request is to be at most ``ratio`` of that of the peer."""
-
-    peer: str
-    ratio: float
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """The same work for several servers; the first is Forebay."""
-
-    name: str
-    title: str
-    load: Callable[[int, int], list[str]]  # port, seconds
-    peers: tuple[Peer, ...]
-    target: Target | None
-    has_backend: bool = False
+    needs: str = ""
 
 
 def find_nginx() -> str | None:
@@ -61,21 +39,19 @@ def find_nginx() -> str | None:
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
-def find_go() -> str | None:
-    """Where the Go toolchain is; its archive unpacks to a place that is on no path."""
-    return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+def forebay_run(name: str, scheme: str, workers: int = 1) -> Callable[[Place], list[str]]:
+    """What is called ``name`` in :mod:`benchmarks.apps`, as a user starts it."""
 
-
-def _forebay_run(name: str, scheme: str) -> Callable[[Place], list[str]]:
     def command(place: Place) -> list[str]:
         bind = f"{scheme}://127.0.0.1:{place.port}"
         forebay = [sys.executable, "-m", "forebay", "run", f"benchmarks.apps:{name}"]
-        return [*forebay, "--bind", bind, "--workers", "1", "--admin", "off"]
+        return [*forebay, "--bind", bind, "--workers", str(workers), "--admin", "off"]
 
     return command
 
 
-def _forebay_gateway(place: Place) -> list[str]:
+def forebay_gateway(place: Place) -> list[str]:
+    """The gateway with one route and one target."""
     file = place.folder / "gateway.toml"
     file.write_text(f"""
 [system]
@@ -132,7 +108,8 @@ def nginx_return(place: Place) -> list[str]:
     return _nginx(place, 'return 200 "Hello, world!";')
 
 
-def _nginx_proxy(place: Place) -> list[str]:
+def nginx_proxy(place: Place) -> list[str]:
+    """The same with nginx."""
     upstream = f"server 127.0.0.1:{place.backend_port}; keepalive 64; keepalive_requests 1000000000;"
     headers = {
         "Connection": '""',
@@ -146,100 +123,27 @@ def _nginx_proxy(place: Place) -> list[str]:
     return _nginx(place, passes, f"upstream backend {{ {upstream} }}")
 
 
-def _uvicorn(place: Place) -> list[str]:
-    uvicorn = [sys.executable, "-m", "uvicorn", "benchmarks.servers.starlette_app:app", "--port", str(place.port)]
-    return [*uvicorn, "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+def uvicorn(place: Place) -> list[str]:
+    """uvicorn at its fastest, with Starlette."""
+    command = [sys.executable, "-m", "uvicorn", "benchmarks.servers.starlette_app:app", "--port", str(place.port)]
+    return [*command, "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
 
 
-def _python_echo(style: str) -> Callable[[Place], list[str]]:
+def python_echo(style: str) -> Callable[[Place], list[str]]:
+    """One of the styles of :mod:`benchmarks.servers.echo`."""
     return lambda place: [sys.executable, "-m", "benchmarks.servers.echo", str(place.port), style]
 
 
-def _go(mode: str) -> Callable[[Place], list[str]]:
-    return lambda place: [str(place.go), mode, str(place.port)]
+def twisted_lines(place: Place) -> list[str]:
+    """Twisted's ``LineReceiver``."""
+    return [sys.executable, "-m", "benchmarks.servers.twisted_lines", str(place.port)]
 
 
-def build_go(folder: Path) -> Path | None:
-    """Build the Go peers into ``folder``; None without a toolchain."""
-    go = find_go()
-    if go is None:
-        return None
-    binary = folder / "go-peers"
-    built = subprocess.run(
-        [go, "build", "-o", str(binary), "."],
-        cwd=ROOT / "benchmarks" / "go",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if built.returncode:
-        raise BenchError(f"the Go peers do not build: {built.stderr.strip()}")
-    return binary
+def go(mode: str) -> Callable[[Place], list[str]]:
+    """The standard library's servers, ``http`` or ``echo``."""
+    return lambda place: [str(place.programs[GO]), mode, str(place.port)]
 
 
-SCENARIOS = (
-    Scenario(
-        name="plain",
-        title="Plain 13-byte response",
-        load=lambda port, seconds: http_load(port, "/", seconds),
-        peers=(
-            Peer(FOREBAY, _forebay_run("plain", "http")),
-            Peer("nginx", nginx_return),
-            Peer("Go net/http", _go("http"), needs_go=True),
-            Peer(UVICORN, _uvicorn),
-        ),
-        target=Target("nginx", 2.0),
-    ),
-    Scenario(
-        name="plain-varied",
-        title="Plain 13-byte response, no two requests alike",
-        load=lambda port, seconds: http_load(port, "/", seconds, varied=True),
-        peers=(
-            Peer(FOREBAY, _forebay_run("plain", "http")),
-            Peer("nginx", nginx_return),
-            Peer(UVICORN, _uvicorn),
-        ),
-        target=None,
-    ),
-    Scenario(
-        name="json",
-        title="Typed JSON route `/users/42?name=bob`",
-        load=lambda port, seconds: http_load(port, "/users/42?name=bob", seconds),
-        peers=(
-            Peer(FOREBAY, _forebay_run("json", "http")),
-            Peer("Go net/http", _go("http"), needs_go=True),
-            Peer(UVICORN, _uvicorn),
-        ),
-        target=Target(UVICORN, 0.40),
-    ),
-    Scenario(
-        name="proxy",
-        title="Reverse proxy, keep-alive on both sides",
-        load=lambda port, seconds: http_load(port, "/", seconds),
-        peers=(Peer(FOREBAY, _forebay_gateway), Peer("nginx", _nginx_proxy)),
-        target=Target("nginx", 1.8),
-        has_backend=True,
-    ),
-    Scenario(
-        name="proxy-varied",
-        title="Reverse proxy, no two requests alike",
-        load=lambda port, seconds: http_load(port, "/", seconds, varied=True),
-        peers=(Peer(FOREBAY, _forebay_gateway), Peer("nginx", _nginx_proxy)),
-        target=None,
-        has_backend=True,
-    ),
-    Scenario(
-        name="tcp",
-        title="TCP echo, 64 bytes",
-        load=tcp_load,
-        peers=(
-            Peer(FOREBAY, _forebay_run("echo", "tcp")),
-            Peer(BARE, _python_echo("protocol")),
-            Peer(f"{BARE}, allocator tuned", _python_echo("protocol-tuned")),
-            Peer("Go net", _go("echo"), needs_go=True),
-            Peer("asyncio streams on uvloop", _python_echo("streams")),
-            Peer(f"{FOREBAY}, coroutine style", _forebay_run("echo_coroutine", "tcp")),
-        ),
-        target=Target(BARE, 1.2),
-    ),
-)
+def gnet(place: Place) -> list[str]:
+    """gnet's TCP echo, on one event loop."""
+    return [str(place.programs[GNET]), str(place.port)]

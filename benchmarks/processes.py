@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 ROOT = Path(__file__).parent.parent
 
 
@@ -44,13 +46,35 @@ def free_port() -> int:
         return port
 
 
+def raise_descriptor_limit() -> None:
+    """Let this process, and those it starts, open as many descriptors as the hard limit allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def pinned(core: int | None) -> list[str]:
+    """What to put before a command so that it runs on ``core``; it becomes the command, so the id is the command's."""
+    return [] if core is None else ["taskset", "-c", str(core)]
+
+
 @contextmanager
-def started(command: Sequence[str], *, core: int, port: int, log: Path) -> Iterator[int]:
-    """Run ``command`` on ``core`` until the block ends; entered once ``port`` accepts. Gives the process id."""
+def started(
+    command: Sequence[str], *, port: int, log: Path, core: int | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[int]:
+    """Run ``command`` until the block ends; entered once ``port`` accepts. Gives the process id.
+
+    :param core: where it runs; ``None``: wherever the kernel puts it.
+    :param env: added to our environment.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )  # taskset becomes the command, so the id is the command's
+            [*pinned(core), *command],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **(env or {})},
+        )
     try:
         _await_port(process, port, log)
         yield process.pid
@@ -96,6 +120,20 @@ def cpu_seconds(root: int) -> float:
         if fields := _stat(pid):
             ticks += sum(int(field) for field in fields[11:15])  # utime, stime, cutime, cstime
     return ticks / TICKS_PER_SECOND
+
+
+def memory_bytes(root: int) -> int:
+    """Resident memory of the process tree."""
+    pages = 0
+    for pid in tree(root):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * PAGE_BYTES
+
+
+def open_descriptors(pid: int) -> int:
+    """How many descriptors the process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def _stat(pid: int) -> list[str] | None:

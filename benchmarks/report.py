@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 
 import msgspec
 from rich.box import SIMPLE
 from rich.table import Table
 
-from benchmarks.load import Measure
-from benchmarks.peers import FOREBAY, Scenario
+from benchmarks import connections
+from benchmarks.connections import Sweep
+from benchmarks.load import Measure, median
+from benchmarks.scenarios import FOREBAY, Scenario
 
 __all__ = ["PeerResult", "Report", "ScenarioResult", "markdown", "summarise", "tables"]
 
@@ -47,11 +48,12 @@ class Report(msgspec.Struct, frozen=True):
     rounds: int
     seconds: int  # of each measurement
     scenarios: list[ScenarioResult]
+    sweep: Sweep | None = None  # over the number of connections
 
 
 def summarise(scenario: Scenario, measures: Mapping[str, Sequence[Measure]]) -> ScenarioResult:
     """The result of a scenario from the rounds of each peer that was measured."""
-    peers = [PeerResult(name, _median(rounds), list(rounds)) for name, rounds in measures.items()]
+    peers = [PeerResult(name, median(rounds), list(rounds)) for name, rounds in measures.items()]
     cpu = {peer.name: peer.median.cpu_us for peer in peers}
     target = scenario.target
     if target is None:
@@ -60,17 +62,7 @@ def summarise(scenario: Scenario, measures: Mapping[str, Sequence[Measure]]) -> 
     return ScenarioResult(scenario.name, scenario.title, peers, target.peer, target.ratio, ratio)
 
 
-def _median(rounds: Sequence[Measure]) -> Measure:
-    return Measure(
-        cpu_us=median(r.cpu_us for r in rounds),
-        per_second=median(r.per_second for r in rounds),
-        p50_us=median(r.p50_us for r in rounds),
-        p99_us=median(r.p99_us for r in rounds),
-        errors=sum(r.errors for r in rounds),
-    )
-
-
-COLUMNS = ("CPU us/request", "to Forebay", "requests/s", "p50 ms", "p99 ms", "errors")
+COLUMNS = ("CPU us", "to Forebay", "requests/s", "p50 ms", "p99 ms", "errors", "server", "load")
 
 
 def _rows(result: ScenarioResult) -> list[tuple[str, ...]]:
@@ -79,7 +71,8 @@ def _rows(result: ScenarioResult) -> list[tuple[str, ...]]:
     for peer in sorted(result.peers, key=lambda peer: peer.median.cpu_us):
         m = peer.median
         numbers = f"{m.cpu_us:.1f}", f"{m.cpu_us / forebay:.2f}", f"{m.per_second:,.0f}"
-        rows.append((peer.name, *numbers, f"{m.p50_us / 1e3:.2f}", f"{m.p99_us / 1e3:.2f}", str(m.errors)))
+        busy = f"{m.server_busy:.0%}", "" if m.load_busy is None else f"{m.load_busy:.0%}"
+        rows.append((peer.name, *numbers, f"{m.p50_us / 1e3:.2f}", f"{m.p99_us / 1e3:.2f}", str(m.errors), *busy))
     return rows
 
 
@@ -103,14 +96,26 @@ def tables(report: Report) -> list[Table]:
         for row in _rows(result):
             table.add_row(*row, style="bold" if row[0] == FOREBAY else None)
         made.append(table)
+    if report.sweep is not None:
+        table = Table(title=connections.TITLE, title_justify="left", box=SIMPLE)
+        for number, column in enumerate(connections.HEAD):
+            table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        for row in connections.rows(report.sweep):
+            table.add_row(*row, style="bold" if row[0] == FOREBAY else None)
+        made.append(table)
+    if not _judged(report):
+        return made
     targets = Table("", "target", "measured", "", title="CPU time for each request", title_justify="left", box=SIMPLE)
     for result in _judged(report):
         targets.add_row(*_verdict(result), style="green" if result.met else "red")
     return [*made, targets]
 
 
-def markdown(report: Report) -> str:
-    """The same as a page of the documentation."""
+def markdown(report: Report, picture: str = "") -> str:
+    """The same as a page of the documentation.
+
+    :param picture: where the plot over the number of connections is, seen from the page.
+    """
     machine = "; ".join(f"{name} {value}" for name, value in report.machine.items())
     parts = [
         "# Measured",
@@ -122,14 +127,28 @@ def markdown(report: Report) -> str:
         "the server's whole process tree, Forebay's supervisor included, over the requests answered. HTTP requests",
         "carry 8 headers over 64 connections; TCP echo has one message in flight on each of 64 connections.",
         "",
+        "CPU us is microseconds for each request or message; server and load say how busy their cores were. Where the",
+        "load was busy throughout, the throughput is the load's, and only the CPU time compares the servers.",
+        "",
         "Forebay remembers request and response heads that repeat. Where no two requests are alike, each has its own",
         "`X-Request-Id` and query: that is what it costs when there is nothing to remember.",
     ]
     for result in report.scenarios:
         parts += ["", f"## {result.title}", "", *_markdown_table(("", *COLUMNS), _rows(result), left=1)]
+    if report.sweep is not None:
+        parts += ["", f"## {connections.TITLE}", ""]
+        parts += [f"![Throughput and CPU time over the number of connections]({picture})", ""] if picture else []
+        parts += [
+            "The load is one Python process on one core. Where it is what bounds the throughput, the server could do",
+            "more, and the CPU time for each message says how much. With one connection nobody is busy: what is seen",
+            "is the way there and back.",
+            "",
+            *_markdown_table(connections.HEAD, connections.rows(report.sweep), left=1),
+        ]
     verdicts = [_verdict(result) for result in _judged(report)]
-    parts += ["", "## Targets", "", *_markdown_table(("", "target", "measured", ""), verdicts, left=2), ""]
-    return "\n".join(parts)
+    if verdicts:
+        parts += ["", "## Targets", "", *_markdown_table(("", "target", "measured", ""), verdicts, left=2)]
+    return "\n".join([*parts, ""])
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:

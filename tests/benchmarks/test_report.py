@@ -8,16 +8,18 @@ import sys
 
 import pytest
 
+from benchmarks import connections
+from benchmarks.connections import Sweep
 from benchmarks.load import Measure
-from benchmarks.peers import FOREBAY, SCENARIOS
-from benchmarks.processes import cpu_seconds, tree
-from benchmarks.report import Report, markdown, summarise
+from benchmarks.processes import cpu_seconds, memory_bytes, tree
+from benchmarks.report import Report, markdown, summarise, tables
+from benchmarks.scenarios import FOREBAY, SCENARIOS
 
 PLAIN = SCENARIOS[0]
 
 
 def _measures(*cpu: float) -> list[Measure]:
-    return [Measure(us, 1e6 / us, 500, 1500, 0) for us in cpu]
+    return [Measure(us, 1e6 / us, 500, 1500, 0, server_busy=0.5, load_busy=0.2) for us in cpu]
 
 
 @pytest.mark.parametrize(("forebay", "met"), [((19.0, 8.0, 9.0), True), ((19.0, 11.0, 2.0), False)])
@@ -34,8 +36,41 @@ def test_markdown_shows_every_peer_and_verdict() -> None:
     result = summarise(PLAIN, {FOREBAY: _measures(8.0), "nginx": _measures(5.0)})
     page = markdown(Report("2030-01-02T03:04:05+00:00", {"CPU": "x", "Linux": "6"}, 1, 5, [result]))
     assert "`make bench`, 2030-01-02: CPU x; Linux 6." in page
-    assert "| nginx | 5.0 | 0.62 | 200,000 | 0.50 | 1.50 | 0 |\n| Forebay | 8.0 | 1.00 |" in page
+    assert "| nginx | 5.0 | 0.62 | 200,000 | 0.50 | 1.50 | 0 | 50% | 20% |\n| Forebay | 8.0 | 1.00 |" in page
     assert "| Plain 13-byte response | at most 2.00 x nginx | 1.60 | met |" in page
+
+
+def test_a_run_without_targets_shows_none() -> None:
+    """A page of the plot alone has no list of targets, and shows the picture, and every server at every number."""
+    sweep = Sweep([1, 100], {FOREBAY: _measures(9.0, 4.0), "gnet": _measures(8.0, 3.5)})
+    report = Report("2030-01-02T03:04:05+00:00", {"CPU": "x"}, 1, 5, [], sweep)
+    page = markdown(report, "plot.svg")
+    assert "Targets" not in page
+    assert "](plot.svg)" in page
+    assert "| gnet | 100 | 3.5 | 285,714 | 0.50 | 1.50 | 0 | 50% | 20% | neither |" in page
+    assert len(tables(report)) == 1
+
+
+@pytest.mark.parametrize(
+    ("server", "load", "by"),
+    [(0.99, 0.99, "server"), (0.7, 0.97, "load"), (0.3, 0.4, "neither"), (0.5, None, "neither")],
+)
+def test_who_bounds_the_throughput_is_said(server: float, load: float | None, by: str) -> None:
+    """The server does when its core is full, else the load when its own is."""
+    assert connections.bound(Measure(5, 1e5, 1, 1, 0, server_busy=server, load_busy=load)) == by
+
+
+def test_the_picture_shows_every_server_twice() -> None:
+    """Throughput on the left, CPU time on the right, each with a marker for each number of connections."""
+    sweep = Sweep([1, 100], {FOREBAY: _measures(9.0, 4.0), "gnet": _measures(8.0, 3.5)})
+    svg = connections.picture(sweep)
+    assert svg.count("<circle") == 2 * 2 + 1  # and one in the legend
+    assert svg.count("<polyline") == 4
+
+
+def test_memory_of_this_process_is_more_than_nothing() -> None:
+    """Resident memory is counted in bytes."""
+    assert memory_bytes(os.getpid()) > 10 * 2**20
 
 
 def test_cpu_time_of_the_whole_tree_counts() -> None:
@@ -60,8 +95,8 @@ def test_cpu_time_of_the_whole_tree_counts() -> None:
 
 
 def test_every_target_names_a_peer_of_its_scenario() -> None:
-    """Forebay comes first, and what it is compared with is measured even without a Go toolchain."""
+    """Forebay comes first, and what it is compared with is measured even without Go's peers."""
     for scenario in SCENARIOS:
         assert scenario.peers[0].name == FOREBAY
         if scenario.target is not None:
-            assert scenario.target.peer in [peer.name for peer in scenario.peers if not peer.needs_go]
+            assert scenario.target.peer in [peer.name for peer in scenario.peers if not peer.needs]

@@ -1,0 +1,41 @@
+"""Everything that takes long: ``python -m benchmarks.soak [PART]...``, or ``make soak``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+
+from benchmarks.processes import ROOT
+
+PROPERTIES = ("-p", "tests.soak", "--hypothesis-profile=soak", "-m", "hypothesis", "--timeout=3600")
+
+PARTS = {
+    "properties": ("pytest", *PROPERTIES, "-o", "console_output_style=count"),
+    "idle": ("benchmarks.idle",),
+    "tls": ("benchmarks.tls_churn",),
+    "workers": ("benchmarks.workers",),
+}
+"""What is run, as arguments of ``python -m``."""
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
+def main(parts: tuple[str, ...]) -> None:
+    """Run PARTS, or all of them: the property tests with 200 times as many examples; very many idle connections; TLS
+    clients that come and go; one worker beside two.
+
+    Each part but the first takes options when it is run by itself: python -m benchmarks.idle --help
+    """
+    failed = []
+    for name in parts or PARTS:
+        click.echo(f"== {name}", err=True)
+        if subprocess.run([sys.executable, "-m", *PARTS[name]], cwd=ROOT, check=False).returncode:
+            failed.append(name)
+    if failed:
+        sys.exit(f"soak: failed or missed a target: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
