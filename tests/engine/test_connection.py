@@ -294,7 +294,7 @@ async def test_idle_timeout() -> None:
                 assert asyncio.get_running_loop().time() - begin < 3
             assert handler.reason is CloseReason.IDLE
             assert await client.rest() == b""
-        assert not server.ticker.wheel
+        assert not server.ticker
 
 
 async def test_idle_timeout_does_not_blame_the_peer_for_our_pause() -> None:
@@ -338,12 +338,12 @@ async def test_closed_connections_are_not_held_by_timers() -> None:
         async with raw_client(server.addresses[0].port) as client:
             await client.send(b"go")
             await eventually(lambda: handler.conn and not handler.conn.writable)
-            assert len(server.ticker.wheel) == 2
+            assert len(server.ticker) == 2
             client.abort()
             await eventually(lambda: handler.reason)
-        assert len(server.ticker.wheel) == 0
+        assert len(server.ticker) == 0
         handler.opened.expire_in(5)
-        assert len(server.ticker.wheel) == 0
+        assert len(server.ticker) == 0
 
 
 async def test_over_long_lines_event_style() -> None:

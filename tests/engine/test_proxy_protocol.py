@@ -356,7 +356,7 @@ async def test_nothing_leaks() -> None:
             await client.close()
         await eventually(lambda: not owner.here or all(layer.upper for layer in owner.here))
         await eventually(lambda: open_sockets() == before)
-        assert not owner.ticker.wheel
+        assert not owner.ticker
         assert len(owner.ended) + len(owner.uppers) == ROUNDS
 
 

@@ -199,7 +199,7 @@ async def test_silent_peers_are_closed() -> None:
             await client.close()
         await eventually(lambda: not server.connections and open_sockets() == before)
         assert server.statistics()["closed"] == {"idle": 50}
-        assert not server.ticker.wheel
+        assert not server.ticker
 
 
 async def test_drain_coroutine_style() -> None:
@@ -293,7 +293,7 @@ async def test_stop_leaves_nothing() -> None:
         assert server.connections == 0
         assert len(asyncio.all_tasks()) == tasks
         await eventually(lambda: open_sockets() == before)
-        assert not server.ticker.wheel
+        assert not server.ticker
 
     for style in (stubborn, echo, Flood):
         await check(style)

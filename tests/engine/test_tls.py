@@ -186,7 +186,7 @@ async def serving(settings: TLS) -> AsyncIterator[Server]:
         await eventually(lambda: not server.owner.layers)
         await side.stop()
     assert (side.gate.in_progress, side.gate.waiting) == (0, 0)
-    assert not server.owner.ticker.wheel
+    assert not server.owner.ticker
 
 
 @asynccontextmanager

@@ -46,7 +46,7 @@ class Connection(Ends, asyncio.Protocol):
         "_outgoing",
         "_paused",
         "_told",
-        "_wheel",
+        "_ticker",
         "bytes_in",
         "bytes_out",
         "close_reason",
@@ -74,7 +74,7 @@ class Connection(Ends, asyncio.Protocol):
         self.pulse: Pulse | None = None
         self.due_at = inf  # see policy.timers.Timed
         self.owner = owner
-        self._wheel = owner.ticker.wheel
+        self._ticker = owner.ticker
         self._handler = handler
         self._inbox = inbox
         self._deadline: float | None = None  # the handler's own, in place of the owner's timing
@@ -121,7 +121,7 @@ class Connection(Ends, asyncio.Protocol):
         if self.closing:
             raise self.closed_error()
         self.write(message)
-        return self.owner.ticker.done if self.writable else self._room()
+        return self._ticker.done if self.writable else self._room()
 
     async def _room(self) -> None:
         if self.owner.outbound.policy is SlowConsumer.WAIT:
@@ -180,12 +180,12 @@ class Connection(Ends, asyncio.Protocol):
     @coroutine
     def __anext__(self) -> Generator[Any, Any, Any]:
         inbox = self._inbox or self._no_inbox()
+        if inbox.stepping and not inbox.queued and not inbox.ended and (not EAGER or inbox.is_stepped()):
+            return (yield MESSAGE)
         if inbox.messages:
             return self.take(inbox)
         if inbox.ended and inbox.error is None:
             raise StopAsyncIteration
-        if inbox.stepping and (not EAGER or inbox.is_stepped()):
-            return (yield MESSAGE)
         if not (yield from inbox.wait().__await__()):
             raise StopAsyncIteration
         return self.take(inbox)
@@ -193,6 +193,10 @@ class Connection(Ends, asyncio.Protocol):
     def write_buffer_size(self) -> int:
         """Bytes written that the kernel has not taken yet."""
         return self._outgoing.waiting() if self._outgoing is not None else self.transport.get_write_buffer_size()
+
+    def partial_since(self) -> float | None:
+        """Since when a message has been incomplete, at the latest; ``None``: none is."""
+        return None
 
     def buffer_size(self) -> int:
         """Bytes kept for this connection, in both directions."""
@@ -222,9 +226,9 @@ class Connection(Ends, asyncio.Protocol):
         if seconds is None:
             self._deadline = inf
             return
-        deadline = self._deadline = self._wheel.now + seconds + RESOLUTION
+        deadline = self._deadline = self._ticker.now + seconds + RESOLUTION
         if deadline < self.due_at and not self.closing:
-            self.owner.ticker.arm(self, seconds)
+            self._ticker.arm(self, seconds)
 
     def close(self, reason: CloseReason = CloseReason.APP, *, linger: float = 0.0) -> None:
         """Send what was written, then close. A peer that takes nothing of it for the write timeout is cut.
@@ -294,7 +298,7 @@ class Connection(Ends, asyncio.Protocol):
         """Called by the event loop."""
         self.messages_in += 1
         self.bytes_in += len(data)
-        self.heard_at = self._wheel.now
+        self.heard_at = self._ticker.now
         try:
             self._handler.on_message(self, data)
         except Exception as error:
@@ -342,9 +346,10 @@ class Connection(Ends, asyncio.Protocol):
         self._gone = self.closing = True
         if self.close_reason is None:
             self.close_reason = CloseReason.PEER if exc is None else CloseReason.RESET
-        self._wheel.discard(self)
+        self._ticker.discard(self)
         if self._outgoing is not None:
-            self._wheel.discard(self._outgoing)
+            self._ticker.discard(self._outgoing)
+            self._outgoing.lost()
         self._wake()
         try:
             self._handler.on_close(self, self.close_reason)
@@ -376,7 +381,7 @@ class Connection(Ends, asyncio.Protocol):
             self._forgive()
         else:
             try:
-                reason = self.owner.timing.overdue(self, self._wheel.now)
+                reason = self.owner.timing.overdue(self, self._ticker.now)
             except Exception as error:  # a ping that the framing cannot express
                 self.failed(error)
         if reason is CloseReason.IDLE:
@@ -387,7 +392,7 @@ class Connection(Ends, asyncio.Protocol):
         elif reason is not None:
             self.close(reason)
         if not self.closing and self._deadline is None:
-            self.owner.ticker.hold(self)
+            self._ticker.hold(self)
 
     def _time_out(self) -> None:
         try:
@@ -397,7 +402,7 @@ class Connection(Ends, asyncio.Protocol):
 
     def _forgive(self) -> None:
         """Start all timeouts anew."""
-        self.heard_at = self._wheel.now
+        self.heard_at = self._ticker.now
         if self.pulse is not None:
             self.pulse.forgive(self.heard_at)
 

@@ -106,7 +106,7 @@ class DatagramSession:
         self.expires_at = self.due_at = inf  # see policy.timers.Timed
         self.address = address
         self._endpoint = endpoint
-        self._wheel = endpoint.ticker.wheel
+        self._wheel = endpoint.ticker
         self._handler = handler
         self._on_message = handler.on_message
         self._inbox = inbox

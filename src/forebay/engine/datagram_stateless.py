@@ -172,7 +172,7 @@ class _Work:
             self.datagram.failed(error)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self.server.ticker.wheel.discard(self)
+        self.server.ticker.discard(self)
         self.server.backlog.used -= len(self.datagram.data)
 
     def on_expired(self) -> None:

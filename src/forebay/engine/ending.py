@@ -55,5 +55,5 @@ class Lingering(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
-        self.ticker.wheel.discard(self)
+        self.ticker.discard(self)
         self.conn.connection_lost(None)

@@ -63,7 +63,7 @@ class FramedConnection(Connection):
         self.messages_out += 1
         self.bytes_out += len(data)
         self.transport.write(data)
-        return self.owner.ticker.done if self.writable else self._room()
+        return self._ticker.done if self.writable else self._room()
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
@@ -71,10 +71,8 @@ class FramedConnection(Connection):
         try:
             messages = self._decoder.feed(data)
             if len(messages) == 1:
-                self.heard_at = self._wheel.now
+                self.heard_at = self._ticker.now
                 self.messages_in += 1
-                if self.pulse is not None:
-                    self.pulse.partial_at = None
                 self._handler.on_message(self, messages[0])
             elif messages:
                 self._deliver(messages)
@@ -89,9 +87,7 @@ class FramedConnection(Connection):
 
     def _deliver(self, messages: list[Any]) -> None:
         """Hand several messages over; what is written meanwhile leaves as one write."""
-        self.heard_at = self._wheel.now
-        if self.pulse is not None:
-            self.pulse.partial_at = None
+        self.heard_at = self._ticker.now
         self._corked = []
         try:
             for message in messages:
@@ -107,10 +103,16 @@ class FramedConnection(Connection):
         """Bytes came that complete no message: it has to be complete in time, however slowly the next ones come."""
         if self.pulse is None:
             self.pulse = Pulse()
-        if self.pulse.partial_at is None:
-            self.pulse.partial_at = self._wheel.now
+        if self.pulse.partial_at < self.heard_at:  # it is that of an earlier message
+            self.pulse.partial_at = self._ticker.now
             if self.expires_at < self.due_at:
-                self.owner.ticker.hold(self)
+                self._ticker.hold(self)
+
+    def partial_since(self) -> float | None:
+        """See :meth:`Connection.partial_since`."""
+        if not self._decoder.pending:
+            return None
+        return self.heard_at if self.pulse is None else max(self.heard_at, self.pulse.partial_at)
 
     def buffer_size(self) -> int:
         """See :meth:`Connection.buffer_size`."""

@@ -26,15 +26,17 @@ class Inbox:
     :param limit: messages from which on it is full. 256 KiB of bytes or characters make it full as well.
     """
 
-    __slots__ = ("_limit", "ended", "error", "messages", "size", "stepping", "task", "waiter")
+    __slots__ = ("_limit", "ended", "error", "messages", "queued", "resting", "size", "stepping", "task", "waiter")
 
     def __init__(self, limit: int) -> None:
         self.messages: deque[Any] = deque()
+        self.queued = 0  # how many they are
         self.size = 0  # bytes and characters in them
         self.ended = False  # nothing more comes; what is queued still does
         self.error: ForebayError | None = None  # why it ended, when that was not the peer's or our decision
         self.waiter: asyncio.Future[None] | None = None  # who waits for a message, or for the end
         self.stepping = False  # whether the handler's own code runs right now; see styles._Coroutine
+        self.resting = False  # whether it waits for the next message, and for nothing else
         self.task: asyncio.Task[Any] | None = None  # the handler's, where it is stepped
         self._limit = limit
 
@@ -46,29 +48,31 @@ class Inbox:
     @property
     def low(self) -> bool:
         """Whether reading from the peer should go on."""
-        return len(self.messages) <= self._limit // 2 and self.size <= _MAXIMUM_BYTES // 2
+        return self.queued <= self._limit // 2 and self.size <= _MAXIMUM_BYTES // 2
 
     def put(self, message: Any) -> bool:
         """Append ``message``, unless the inbox has ended. True: it is full, reading from the peer should pause."""
         if self.ended:
             return False
         self.messages.append(message)
+        self.queued += 1
         if type(message) in _SIZED:
             self.size += len(message)
         if self.waiter is not None:
-            self._wake()
-        return len(self.messages) >= self._limit or self.size >= _MAXIMUM_BYTES
+            self.wake()
+        return self.queued >= self._limit or self.size >= _MAXIMUM_BYTES
 
     def end(self, error: ForebayError | None = None) -> None:
         """Nothing more comes. The first call counts."""
         if not self.ended:
             self.ended = True
             self.error = error
-            self._wake()
+            self.wake()
 
     def take(self) -> Any:
         """The oldest message; there must be one."""
         message = self.messages.popleft()
+        self.queued -= 1
         if type(message) in _SIZED:
             self.size -= len(message)
         return message
@@ -101,7 +105,9 @@ class Inbox:
         """Whether whoever asks is the handler itself, and may wait by yielding :data:`MESSAGE`."""
         return self.stepping and asyncio.current_task() is self.task
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have whoever waits look again."""
+        self.resting = False
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 

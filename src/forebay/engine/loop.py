@@ -103,16 +103,16 @@ class Deadline(Timed, Protocol):
     expires_at: float
 
 
-class Ticker:
-    """Drives a loop's timer wheel: one timer of the loop per tick, and only while the wheel holds something.
+class Ticker(TimerWheel[Timed]):
+    """A loop's timer wheel, driven by one timer of the loop per tick, and only while the wheel holds something.
 
     ``done`` is a future that is done: what is returned, instead of a coroutine, where there is nothing to wait for.
     """
 
-    __slots__ = ("_ticking", "done", "wheel")
+    __slots__ = ("__weakref__", "_ticking", "done")
 
     def __init__(self) -> None:
-        self.wheel: TimerWheel[Timed] = TimerWheel(RESOLUTION, now())
+        super().__init__(RESOLUTION, now())
         self._ticking = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.done.set_result(None)
@@ -120,8 +120,8 @@ class Ticker:
     def read(self) -> float:
         """The time on the wheel's clock, up to a tick behind :func:`now`: within a tick, all get the same object."""
         if not self._ticking:
-            self.wheel.advance(now())  # the wheel is empty; its clock had stopped
-        return self.wheel.now
+            self.advance(now())  # the wheel is empty; its clock had stopped
+        return self.now
 
     def arm(self, entry: Deadline, seconds: float) -> None:
         """Let ``entry`` expire in ``seconds``, or up to two ticks later, never earlier. It is in no other wheel."""
@@ -134,16 +134,15 @@ class Ticker:
             self.read()
             self._ticking = True
             asyncio.get_running_loop().call_later(RESOLUTION, self._tick)
-        self.wheel.add(entry)
+        self.add(entry)
 
     def _tick(self) -> None:
-        wheel = self.wheel
-        for entry in wheel.advance(now()):
+        for entry in self.advance(now()):
             try:
                 entry.on_expired()
             except Exception:
                 log.exception("timer failed", entry=repr(entry))  # the other entries must have their turn
-        if wheel:
+        if self:
             asyncio.get_running_loop().call_later(RESOLUTION, self._tick)
         else:
             self._ticking = False

@@ -26,13 +26,26 @@ class Outgoing:
     It is an entry of the timer wheel: its deadline is that of a peer which takes nothing.
     """
 
-    __slots__ = ("conn", "dropped", "due_at", "expires_at", "held", "linger", "queue", "queued", "taken", "waiters")
+    __slots__ = (
+        "conn",
+        "dropped",
+        "dropped_bytes",
+        "due_at",
+        "expires_at",
+        "held",
+        "linger",
+        "queue",
+        "queued",
+        "taken",
+        "waiters",
+    )
 
     def __init__(self, conn: Connection) -> None:
         self.conn = conn
         self.queue: deque[bytes] = deque()
         self.queued = 0  # bytes in it
         self.dropped = 0  # messages
+        self.dropped_bytes = 0  # in them
         self.waiters: list[asyncio.Future[None]] = []
         self.held = False
         self.linger: float | None = None  # of the close that waits until it is not held any more
@@ -45,27 +58,31 @@ class Outgoing:
         rules = conn.owner.outbound
         size = len(data)
         limit = inf if rules.limit is None else rules.limit
-        if self.held or rules.policy is SlowConsumer.DROP_OLDEST:
-            if rules.policy is not SlowConsumer.DROP_OLDEST and self.queued >= limit:
-                conn.abort(CloseReason.SLOW_CONSUMER)
-                return
-            self.queue.append(data)
-            self.queued += size
-            while self.queued > limit and len(self.queue) > 1:
-                self._drop()
-            if not self.held:
-                self.fill()
-        elif conn.transport.get_write_buffer_size() >= limit:
+        dropping = rules.policy is SlowConsumer.DROP_OLDEST
+        if not dropping and self.waiting() >= limit:
             conn.abort(CloseReason.SLOW_CONSUMER)
             return
+        if self.held or self.queue or dropping:  # what is queued must not be overtaken
+            self.queue.append(data)
+            self.queued += size
+            if dropping:
+                self._drop(limit)
+            if not self.held:
+                self.fill()
         else:
             conn.transport.write(data)
         conn.owner.buffered(size)
 
-    def _drop(self) -> None:
-        self.queued -= len(self.queue.popleft())
-        self.dropped += 1
-        self.conn.owner.dropped()
+    def _drop(self, limit: float) -> None:
+        """Drop the oldest messages of the queue until what waits is within ``limit``, or only the newest is left."""
+        excess = self.waiting() - limit
+        while excess > 0 and len(self.queue) > 1:
+            size = len(self.queue.popleft())
+            excess -= size
+            self.queued -= size
+            self.dropped += 1
+            self.dropped_bytes += size
+            self.conn.owner.dropped()
 
     def fill(self) -> None:
         """Give the transport of the queue what it may hold."""
@@ -83,6 +100,11 @@ class Outgoing:
             self.queue.clear()
             self.queued = 0
             self.conn.transport.write(data)
+
+    def lost(self) -> None:
+        """The connection is gone: let go of what it could not send."""
+        self.queue.clear()
+        self.queued = 0
 
     # Waiting
 
@@ -145,10 +167,14 @@ class Outgoing:
         if seconds is None:
             return
         ticker = conn.owner.ticker
-        self.taken = conn.bytes_out - self.waiting()
+        self.taken = self._taken()
         self.expires_at = ticker.read() + seconds + RESOLUTION
         if self.expires_at < self.due_at:
             ticker.hold(self)
+
+    def _taken(self) -> int:
+        """Bytes the peer has taken, or the kernel for it."""
+        return self.conn.bytes_out - self.waiting() - self.dropped_bytes
 
     def unwatch(self) -> None:
         """The peer has taken enough."""
@@ -157,10 +183,9 @@ class Outgoing:
     def on_expired(self) -> None:
         """See :class:`~forebay.policy.timers.Timed`: cut the peer, unless it took something of what was sent since."""
         conn = self.conn
-        waiting = self.waiting()
-        if not waiting and not self.held:
+        if not self.waiting() and not self.held:
             return
-        if conn.bytes_out - waiting > self.taken:
+        if self._taken() > self.taken:
             self.watch()
             return
         conn.close_reason = CloseReason.WRITE_STALL

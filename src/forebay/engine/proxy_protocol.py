@@ -175,7 +175,7 @@ class ProxyHeaderReader(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
-        self._owner.ticker.wheel.discard(self)
+        self._owner.ticker.discard(self)
         transport, self._transport = self._transport, None
         if transport is None:
             return  # it was not let in, or the next protocol has it
@@ -207,6 +207,6 @@ class ProxyHeaderReader(asyncio.Protocol):
     def _go_on(self, header: ProxyHeader | None, rest: bytes) -> None:
         transport, self._transport = self._transport, None
         assert transport is not None
-        self._owner.ticker.wheel.discard(self)
+        self._owner.ticker.discard(self)
         self._connected = True
         self.upper = self._connect(transport, header, rest)

@@ -51,7 +51,7 @@ class TCPServer:
     :param name: in logs and metrics; the first address when not given.
     :param max_connections: at once; those past it are closed as soon as they are accepted, and counted.
     :param idle_timeout: seconds after which a connection from which no message came is closed; ``None``: never.
-    :param first_byte_timeout: seconds a new connection has for its first message; ``None``: as many as it likes.
+    :param first_byte_timeout: seconds a new connection has for its first byte; ``None``: as many as it likes.
     :param message_timeout: seconds for a message from its first byte to its last; ``None``: as many as it likes.
     :param heartbeat: how a peer that is gone is found out; a number is short for ``Heartbeat(interval=...)``.
     :param tick: seconds between calls of every handler's ``on_tick``; ``None``: they are not called.

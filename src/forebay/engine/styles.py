@@ -22,7 +22,18 @@ __all__ = ["CoroutineHandler", "HandlerFactory", "handler_factory", "is_coroutin
 CoroutineHandler = Callable[[Connection], Coroutine[Any, Any, None]]
 HandlerFactory = Callable[[], ConnectionHandler]
 
-_SUDDEN = frozenset({CloseReason.RESET, CloseReason.WRITE_STALL, CloseReason.IDLE, CloseReason.HEARTBEAT})
+_SUDDEN = frozenset(
+    {
+        CloseReason.RESET,
+        CloseReason.WRITE_STALL,
+        CloseReason.IDLE,
+        CloseReason.HEARTBEAT,
+        CloseReason.FIRST_BYTE,
+        CloseReason.SLOW_MESSAGE,
+        CloseReason.SLOW_CONSUMER,
+        CloseReason.MEMORY,
+    }
+)
 
 
 def is_coroutine_style(handler: object) -> bool:
@@ -72,7 +83,6 @@ class _Coroutine(ConnectionHandler):
         "_ended",
         "_found",
         "_loop",
-        "_resting",
         "_send",
         "draining",
         "function",
@@ -89,7 +99,6 @@ class _Coroutine(ConnectionHandler):
         self.task: Task[None] | None = None
         self._context = copy_context()
         self._loop = asyncio.get_running_loop()
-        self._resting: asyncio.Future[None] | None = None  # while the Task sleeps: what wakes it
         self._found: Any = _NOTHING  # what the last step left for the Task to wait for ...
         self._ended: BaseException | None = None  # ... or how the handler ended in it
 
@@ -100,8 +109,7 @@ class _Coroutine(ConnectionHandler):
 
     def on_message(self, conn: Connection, data: Any) -> None:
         inbox = self.inbox
-        waiter = self._resting
-        if waiter is None or inbox.messages or waiter.done():
+        if not inbox.resting:
             self._keep(conn, data)
             return
         try:
@@ -121,8 +129,7 @@ class _Coroutine(ConnectionHandler):
         finally:
             inbox.stepping = False
             _leave_task(self._loop, self.task)  # type: ignore[arg-type]
-        if not waiter.done():  # else the handler has cancelled itself
-            waiter.set_result(None)
+        inbox.wake()
 
     def _keep(self, conn: Connection, data: Any) -> None:
         if self.inbox.put(data):
@@ -215,8 +222,10 @@ class _Coroutine(ConnectionHandler):
     def _rest(self) -> Generator[Any, Any, None]:
         """Wait for more than a message that :meth:`on_message` can hand over."""
         inbox = self.inbox
-        self._resting = inbox.awaken()
+        waiter = inbox.awaken()
+        inbox.resting = True
         try:
-            yield from self._resting
+            yield from waiter
         finally:
-            self._resting = inbox.waiter = None
+            inbox.resting = False
+            inbox.waiter = None

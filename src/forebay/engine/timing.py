@@ -22,15 +22,14 @@ class Pulse:
     __slots__ = ("missed", "partial_at", "pinged_at", "used_at")
 
     def __init__(self) -> None:
-        self.partial_at: float | None = None  # since when a message has been incomplete
+        self.partial_at = 0.0  # when bytes first came without completing the message they are of
         self.pinged_at = 0.0  # when an interval without a message was last noticed
         self.missed = 0  # such intervals in a row
         self.used_at: float | None = None  # when the handler was last given a message, where a Screen keeps some back
 
     def forgive(self, now: float) -> None:
         """Start anew."""
-        if self.partial_at is not None:
-            self.partial_at = now
+        self.partial_at = self.partial_at and now
         if self.used_at is not None:
             self.used_at = now
 
@@ -49,25 +48,23 @@ class Timing:
     def deadline(self, conn: Connection) -> float:
         """When ``conn`` has to be looked at next."""
         found = inf
-        pulse = conn.pulse
         if self.idle is not None:
             found = _used_at(conn) + self.idle
-        if self.first_byte is not None and not conn.messages_in:
+        if self.first_byte is not None and not conn.bytes_in:
             found = min(found, conn.heard_at + self.first_byte)
         if self.heartbeat is not None:
             found = min(found, _last_sign(conn) + self.heartbeat.interval)
-        if self.message is not None and pulse is not None and pulse.partial_at is not None:
-            found = min(found, pulse.partial_at + self.message)
+        if self.message is not None and (since := conn.partial_since()) is not None:
+            found = min(found, since + self.message)
         return found + RESOLUTION  # the times are those of a clock that is up to a tick late
 
     def overdue(self, conn: Connection, now: float) -> CloseReason | None:
         """Why ``conn`` is to be closed, if it is. A peer whose next heartbeat is due is sent its ping."""
         at = now - RESOLUTION
-        pulse = conn.pulse
-        since = pulse.partial_at if pulse is not None else None
+        since = conn.partial_since() if self.message is not None else None
         if self.message is not None and since is not None and at >= since + self.message:
             return CloseReason.SLOW_MESSAGE
-        if self.first_byte is not None and not conn.messages_in and at >= conn.heard_at + self.first_byte:
+        if self.first_byte is not None and not conn.bytes_in and at >= conn.heard_at + self.first_byte:
             return CloseReason.FIRST_BYTE
         if self.heartbeat is not None and at >= _last_sign(conn) + self.heartbeat.interval:
             if _missed(conn, now) >= self.heartbeat.intervals:

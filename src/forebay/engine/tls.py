@@ -156,7 +156,7 @@ class TLSLayer(TLSStream):
         self._opened()
 
     def _opened(self) -> None:
-        self._owner.ticker.wheel.discard(self)
+        self._owner.ticker.discard(self)
         side, sslobj = self._side, self._sslobj
         side.gate.leave(self)
         cipher = sslobj.cipher()
@@ -262,7 +262,7 @@ class TLSLayer(TLSStream):
             return
         self._state = _LOST
         self._closing = True
-        self._owner.ticker.wheel.discard(self)
+        self._owner.ticker.discard(self)
         self._side.gate.leave(self)
         upper, error = self.upper, self._error or exc
         self._release()
