@@ -1,7 +1,9 @@
 """Forebay: the network-service stack for Python.
 
-What most programs need is here; the rest is one package further: ``forebay.http``, ``forebay.engine``,
-``forebay.policy``, ``forebay.errors``. A name is imported when it is first used, so ``import forebay`` costs nothing.
+What most programs need is here; the rest is one package further: ``forebay.http``, ``forebay.engine`` (servers and
+clients over TCP, TLS, UNIX sockets and UDP, tasks, workers; its guide is ``docs/engine.md``), ``forebay.policy``,
+``forebay.errors``, and ``forebay.testing`` for tests. A name is imported when it is first used, so ``import forebay``
+costs nothing.
 """
 
 from importlib import import_module
