@@ -128,3 +128,10 @@ def test_a_tcp_server_is_given_addresses_of_connections_only() -> None:
 def test_an_app_is_given_http_addresses_only() -> None:
     """Anything else is refused in one line."""
     assert refusal("things_of_ours:app", ["tcp://127.0.0.1:7"]).endswith("has scheme 'tcp'; expected http")
+
+
+async def test_nothing_is_served_in_the_clear_where_tls_was_asked_for() -> None:
+    """A server without certificates does not start on a tls:// address, also when it was given that one later."""
+    server = to_service("things_of_ours:named", import_target("things_of_ours:named"), ["tls://127.0.0.1:0"], name="x")
+    with pytest.raises(StartError, match=r"tls://127.0.0.1:0 needs tls=TLS\(certificates=...\)"):
+        await server.start()

@@ -45,8 +45,8 @@ class Connection(Ends, asyncio.Protocol):
         "_inbox",
         "_outgoing",
         "_paused",
-        "_told",
         "_ticker",
+        "_told",
         "bytes_in",
         "bytes_out",
         "close_reason",
@@ -194,6 +194,9 @@ class Connection(Ends, asyncio.Protocol):
         """Bytes written that the kernel has not taken yet."""
         return self._outgoing.waiting() if self._outgoing is not None else self.transport.get_write_buffer_size()
 
+    def uncork(self) -> None:
+        """Give the transport what was written while messages are being handed over."""
+
     def partial_since(self) -> float | None:
         """Since when a message has been incomplete, at the latest; ``None``: none is."""
         return None
@@ -318,6 +321,8 @@ class Connection(Ends, asyncio.Protocol):
         """Called by the event loop: above the high watermark."""
         self.writable = False
         self.outgoing().watch()
+        # Not now: whoever is to be cut for it may be writing further down in the stack
+        asyncio.get_running_loop().call_soon(self.owner.buffered, self.write_buffer_size())
 
     def resume_writing(self) -> None:
         """Called by the event loop: below the low watermark again."""

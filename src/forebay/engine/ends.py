@@ -63,7 +63,7 @@ class Ends:
         """Our end: ``host:port``, or a path."""
         name = self.transport.get_extra_info("sockname")
         if isinstance(name, tuple):
-            return join_host_port(name[0], name[1])
+            return join_host_port(host_of(name), name[1])
         if isinstance(name, bytes):  # an abstract UNIX socket
             name = name.replace(b"\0", b"@", 1).decode(errors="replace")
         return name or _UNKNOWN

@@ -44,14 +44,14 @@ class FramedConnection(Connection):
         self.messages_out += 1
         self.bytes_out += len(data)
         if not self.writable:
-            self._flush()
+            self.uncork()
             self.outgoing().put(data)
         elif self._corked is None:
             self.transport.write(data)
         else:
             self._corked.append(data)
             if len(self._corked) >= _CORKED_AT_MOST:
-                self._flush()
+                self.uncork()
 
     def send(self, message: Any) -> Awaitable[None]:
         """See :meth:`Connection.send`."""
@@ -69,17 +69,18 @@ class FramedConnection(Connection):
         """Called by the event loop."""
         self.bytes_in += len(data)
         try:
-            messages = self._decoder.feed(data)
+            decoder = self._decoder
+            messages = decoder.feed(data)
             if len(messages) == 1:
                 self.heard_at = self._ticker.now
                 self.messages_in += 1
                 self._handler.on_message(self, messages[0])
             elif messages:
                 self._deliver(messages)
-            elif self._deadline is None and self.owner.timing.message is not None:
+            if decoder.pending:
                 self._begun()
-            if self._decoder.error is not None:
-                raise self._decoder.error
+            if decoder.error is not None:
+                raise decoder.error
         except FramingError as error:
             self._broken(error)
         except Exception as error:
@@ -96,14 +97,17 @@ class FramedConnection(Connection):
                 self.messages_in += 1
                 self._handler.on_message(self, message)
         finally:
-            self._flush()
+            self.uncork()
             self._corked = None
 
     def _begun(self) -> None:
-        """Bytes came that complete no message: it has to be complete in time, however slowly the next ones come."""
+        """Bytes are left of a message: it has to be complete in time, however slowly the next ones come."""
+        if self.owner.timing.message is None or self._deadline is not None or self.closing:
+            return
         if self.pulse is None:
             self.pulse = Pulse()
-        if self.pulse.partial_at < self.heard_at:  # it is that of an earlier message
+        if self.pulse.partial_of != self.messages_in:
+            self.pulse.partial_of = self.messages_in
             self.pulse.partial_at = self._ticker.now
             if self.expires_at < self.due_at:
                 self._ticker.hold(self)
@@ -112,7 +116,9 @@ class FramedConnection(Connection):
         """See :meth:`Connection.partial_since`."""
         if not self._decoder.pending:
             return None
-        return self.heard_at if self.pulse is None else max(self.heard_at, self.pulse.partial_at)
+        if self.pulse is not None and self.pulse.partial_of == self.messages_in:
+            return self.pulse.partial_at
+        return self.heard_at
 
     def buffer_size(self) -> int:
         """See :meth:`Connection.buffer_size`."""
@@ -120,10 +126,11 @@ class FramedConnection(Connection):
 
     def close(self, reason: CloseReason = CloseReason.APP, *, linger: float = 0.0) -> None:
         """See :meth:`Connection.close`."""
-        self._flush()
+        self.uncork()
         super().close(reason, linger=linger)
 
-    def _flush(self) -> None:
+    def uncork(self) -> None:
+        """See :meth:`Connection.uncork`."""
         if self._corked:
             data = b"".join(self._corked)
             self._corked.clear()

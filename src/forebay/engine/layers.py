@@ -88,6 +88,14 @@ class Entrance:
         if self._side is not None:
             await self._side.stop()
 
+    def check(self, address: Address) -> None:
+        """Whether connections to ``address`` can be served.
+
+        :raises ValueError: they are to be encrypted, and there is no certificate.
+        """
+        if address.scheme == "tls" and self._side is None:
+            raise ValueError(f"{address} needs tls=TLS(certificates=...)")
+
     def factory(self, address: Address) -> Callable[[], asyncio.BaseProtocol]:
         """What makes the protocol of each connection that comes to ``address``."""
         side = self._side if address.scheme == "tls" else None

@@ -12,14 +12,16 @@ if TYPE_CHECKING:
 
 __all__ = ["BufferMemory"]
 
-_DOWN_TO = 0.9  # of the limit: room to grow before it is looked at again
+_FULL = 0.95  # of the limit: so that at least a twentieth of it is written from one addition to the next
+_DOWN_TO = 0.9
 
 
 class BufferMemory:
     """Knows, about, how much is buffered, and cuts the connections that have most of it when it is too much.
 
     Adding up all buffers takes time for every connection, so it is done once a second (:meth:`measure`, called by the
-    server), and when what slow peers were sent since then may have gone past the limit.
+    server), and when what slow peers were sent since then may have gone past the limit. That bounds the cost of it only
+    if there is always room to grow before the next time, so 95 % of the limit is too much already.
 
     :param limit: bytes.
     :param connections: those that are open.
@@ -41,10 +43,10 @@ class BufferMemory:
             self.measure()
 
     def measure(self) -> None:
-        """Add up all buffers, and cut the largest consumers while it is too much."""
+        """Add up all buffers; when that is too much, cut the largest consumers until it is 90 % of the limit."""
         self.used = sum(conn.buffer_size() for conn in self._connections())
         self._grown = 0
-        if self.used <= self.limit:
+        if self.used <= self.limit * _FULL:
             return
         sizes = {conn: conn.buffer_size() for conn in self._connections()}
         for conn in sorted(sizes, key=sizes.__getitem__, reverse=True):

@@ -133,6 +133,7 @@ class Outgoing:
     def hold(self) -> None:
         """Let a file have the socket: what is written from now on waits for :meth:`release`."""
         conn = self.conn
+        conn.uncork()
         self.held = True
         conn.writable = False
         conn.transport.set_write_buffer_limits(0, 0)  # to hear when it has written everything

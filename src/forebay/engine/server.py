@@ -24,6 +24,7 @@ from forebay.engine.styles import CoroutineHandler, HandlerFactory, handler_fact
 from forebay.engine.tasks import Gate, Tasks
 from forebay.engine.timing import Screen, Timing
 from forebay.engine.tls_settings import TLS
+from forebay.errors import StartError
 from forebay.observe.metrics import Family
 from forebay.observe.sparing import Sparing
 from forebay.policy.admission import Doorkeeper, Refusal
@@ -104,8 +105,9 @@ class TCPServer:
             ("tick", tick),
         ):
             _check(seconds is None or seconds > 0, f"{label} must be more than 0, or None")
-        encrypted = [str(address) for address in self.bind if address.scheme == "tls"]
-        _check(not encrypted or tls is not None, f"{', '.join(encrypted)} needs tls=TLS(certificates=...)")
+        self._entrance = Entrance(self, tls, proxy_protocol)
+        for address in self.bind:
+            self._entrance.check(address)
         self.name = name or str(self.bind[0])
         self.framing = framing
         self.timing = Timing(idle_timeout, first_byte_timeout, message_timeout, as_heartbeat(heartbeat))
@@ -124,7 +126,6 @@ class TCPServer:
         self._doors = Doorkeeper(
             max_connections, per_peer=admission.per_peer, rate=admission.rate, burst=admission.burst
         )
-        self._entrance = Entrance(self, tls, proxy_protocol)
         self._memory = BufferMemory(buffer_memory, lambda: self._connections) if buffer_memory else None
         self._most_in_one = outbound.high + _INBOX_AT_MOST + (framing.maximum if framing is not None else 0)
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
@@ -154,6 +155,11 @@ class TCPServer:
         self.ticker = ticker()
         try:
             await self._entrance.start()
+            for address in self.bind:
+                try:
+                    self._entrance.check(address)  # it may have been given other addresses since it was made
+                except ValueError as error:
+                    raise StartError(f"{self.name}: {error}") from None
             for address in self.bind:
                 await self._listen(address)
         except BaseException:
@@ -328,6 +334,9 @@ class TCPServer:
 
     # What can be seen
 
+    def _buffered(self) -> int:
+        return sum(conn.buffer_size() for conn in self._connections)
+
     def statistics(self) -> dict[str, Any]:
         """Counts since the start."""
         refused = self._doors.refused
@@ -338,7 +347,7 @@ class TCPServer:
             "refused": refused.total(),
             "refused_by": {str(refusal): count for refusal, count in sorted(refused.items())},
             "closed": {str(reason): count for reason, count in sorted(self._counts.closed.items())},
-            "buffer_bytes": self._memory.used if self._memory is not None else 0,
+            "buffer_bytes": self._buffered(),
             **self._counts.totals(self._connections),
             **self._entrance.statistics(),
         }
@@ -354,10 +363,9 @@ class TCPServer:
             ("sent_messages", "Messages written.", totals["messages_out"]),
             ("dropped_messages", "Messages to slow consumers that were dropped.", totals["messages_dropped"]),
         )
-        buffered = self._memory.used if self._memory is not None else 0
         return [
             gauge("forebay_tcp_connections", "Connections that are open.", self.name, self.connections),
-            gauge("forebay_tcp_buffer_bytes", "Bytes in all buffers, when last added up.", self.name, buffered),
+            gauge("forebay_tcp_buffer_bytes", "Bytes in the buffers of all.", self.name, self._buffered()),
             *(counter(f"forebay_tcp_{name}", text, self.name, value) for name, text, value in counts),
             labelled("forebay_tcp_refused", "Connections closed at once.", self.name, "reason", self._doors.refused),
             labelled("forebay_tcp_closed", "Connections closed, by reason.", self.name, "reason", self._counts.closed),

@@ -19,17 +19,18 @@ __all__ = ["UNTIMED", "Pulse", "Screen", "Timing"]
 class Pulse:
     """What is remembered of a peer that does not just send one whole message after the other."""
 
-    __slots__ = ("missed", "partial_at", "pinged_at", "used_at")
+    __slots__ = ("missed", "partial_at", "partial_of", "pinged_at", "used_at")
 
     def __init__(self) -> None:
-        self.partial_at = 0.0  # when bytes first came without completing the message they are of
+        self.partial_at = 0.0  # when the first byte came of a message that is incomplete ...
+        self.partial_of = -1  # ... which is the one after so many
         self.pinged_at = 0.0  # when an interval without a message was last noticed
         self.missed = 0  # such intervals in a row
         self.used_at: float | None = None  # when the handler was last given a message, where a Screen keeps some back
 
     def forgive(self, now: float) -> None:
         """Start anew."""
-        self.partial_at = self.partial_at and now
+        self.partial_at = now
         if self.used_at is not None:
             self.used_at = now
 

@@ -10,6 +10,9 @@ from forebay.policy.limits import RateLimit
 __all__ = ["Doorkeeper", "Refusal"]
 
 
+_UNBOUNDED = frozenset({"", "unix"})  # who it is is not known yet; somebody on this machine
+
+
 class Refusal(StrEnum):
     """Why a connection was not let in."""
 
@@ -19,7 +22,8 @@ class Refusal(StrEnum):
 
 
 class Doorkeeper:
-    """Counts who is inside, by host, and lets nobody in past the bounds.
+    """Counts who is inside, by host, and lets nobody in past the bounds. The bound per host is not for those whose host
+    is empty, which is not known yet, or ``unix``.
 
     :param maximum: how many may be inside at once.
     :param per_peer: how many of one host; ``None``: no bound.
@@ -44,7 +48,7 @@ class Doorkeeper:
         refusal = None
         if self.inside >= self.maximum:
             refusal = Refusal.FULL
-        elif self.per_peer is not None and host and self.count(host) >= self.per_peer:
+        elif self._too_many(host):
             refusal = Refusal.PER_PEER
         elif self._rate is not None and self._rate.take("", now):
             refusal = Refusal.RATE
@@ -59,7 +63,7 @@ class Doorkeeper:
         if before == host:
             return None
         self.leave(before)
-        if self.per_peer is not None and host and self.count(host) >= self.per_peer:
+        if self._too_many(host):
             self.refused[Refusal.PER_PEER] += 1
             return Refusal.PER_PEER
         self._add(host)
@@ -81,6 +85,9 @@ class Doorkeeper:
     def name(self, host: str) -> str:
         """The one string that all connections of ``host`` may share."""
         return self._hosts[host][0]
+
+    def _too_many(self, host: str) -> bool:
+        return self.per_peer is not None and host not in _UNBOUNDED and self.count(host) >= self.per_peer
 
     def _add(self, host: str) -> None:
         self.inside += 1
