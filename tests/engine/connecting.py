@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -142,10 +142,8 @@ async def client_of(port: int, *, tls: bool = False, host: str = "127.0.0.1") ->
         yield client
     finally:
         client.writer.transport.abort()
-        try:
+        with suppress(OSError, ssl.SSLError):
             await asyncio.wait_for(client.writer.wait_closed(), 5)
-        except (OSError, ssl.SSLError):
-            pass
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from forebay.engine import CloseReason, Connection, Heartbeat
+from forebay.engine import CloseReason, Connection, Heartbeat, TCPServer
 from forebay.engine.loop import RESOLUTION
 from forebay.engine.settings import Outbound
 from forebay.engine.timing import UNTIMED, Pulse, Screen, Timing
@@ -32,7 +32,9 @@ pytestmark = pytest.mark.both_loops
 STYLES = pytest.mark.parametrize("style", [event_style, coroutine_style])
 QUIET: dict[str, Any] = {"idle_timeout": None, "first_byte_timeout": None, "message_timeout": None}
 PING, PONG = "ping", "pong"
-BEATS = Heartbeat(interval=0.2, misses=2, ping=PING, is_pong=lambda m: m == PONG, is_ping=lambda m: m == PING, pong=PONG)
+BEATS = Heartbeat(
+    interval=0.2, misses=2, ping=PING, is_pong=lambda m: m == PONG, is_ping=lambda m: m == PING, pong=PONG
+)
 
 
 def now() -> float:
@@ -64,7 +66,7 @@ class Peer:
         self.bytes_in += 1
 
 
-def ends(timing: Timing, peer: Any, until: float = 5000.0) -> tuple[CloseReason, float] | None:
+def ends(timing: Timing, peer: Any, until: float = 5000.0) -> Any:
     """Look at ``peer`` whenever that is due; why it is closed, and when, in seconds of the wheel's clock."""
     while (at := timing.deadline(peer)) <= until:
         reason = timing.overdue(peer, at + 1e-6)
@@ -146,13 +148,15 @@ def test_heartbeats_do_not_keep_from_being_idle() -> None:
     peer = Peer()
     peer.pulse = Pulse()
     peer.pulse.used_at = 1000.0
+    reason: Any
     while True:
         at = timing.deadline(cast(Any, peer)) + 0.01
         reason = timing.overdue(cast(Any, peer), at)
         if reason is not None:
             break
         peer.heard(at + 0.5)
-    assert (reason, at) == (CloseReason.IDLE, pytest.approx(1090, abs=0.2))
+    assert reason is CloseReason.IDLE
+    assert at == pytest.approx(1090, abs=0.2)
     assert len(peer.written) >= 8
 
 
@@ -178,6 +182,12 @@ def test_the_nearest_timeout_counts() -> None:
 # The same, over sockets
 
 
+async def ended(server: TCPServer, reason: str) -> None:
+    """Wait until one connection has, and for this reason."""
+    await eventually(lambda: closed(server))
+    assert closed(server) == {reason: 1}
+
+
 async def closed_after(recorder: Recorder, client: RawClient, begin: float) -> float:
     """Seconds from ``begin`` until the connection was closed, as its client sees it."""
     await client.rest()
@@ -198,7 +208,7 @@ async def test_who_says_nothing(style: Style, framing: Lines | None) -> None:
 
 
 @STYLES
-@pytest.mark.parametrize("framing", [Lines(), LengthPrefixed()])
+@pytest.mark.parametrize("framing", [Lines(encoding=None), LengthPrefixed(width=1)])
 async def test_slow_loris(style: Style, framing: Any) -> None:
     """A byte from time to time keeps nobody: the message has to end in time, whatever else is set."""
     recorder = Recorder()
@@ -208,7 +218,7 @@ async def test_slow_loris(style: Style, framing: Any) -> None:
         while not closed(server):
             assert now() < begin + 3
             try:
-                await client.send(b"\0")
+                await client.send(b"\xff")
             except ConnectionError:
                 break
             await asyncio.sleep(0.02)
@@ -243,8 +253,7 @@ async def test_a_message_that_begins_behind_another(style: Style) -> None:
             assert await client.exactly(len(head)) == head
             assert 0.3 <= await closed_after(recorder, client, begin) < 1.3
             assert len(recorder.messages) == count
-            await eventually(lambda: closed(server))
-            assert closed(server) == {"slow-message": 1}
+            await ended(server, "slow-message")
 
 
 @STYLES
@@ -306,11 +315,11 @@ async def test_heartbeat_of_a_peer_that_answers(style: Style, tls: bool) -> None
     async with running(server), client_of(port_of(server), tls=tls) as client:
         begin = now()
         pings = 0
-        while now() < begin + 2:
+        while now() < begin + 1.2:
             assert await client.line() == b"ping\n"
             pings += 1
             await client.send(b"pong\n")
-        assert pings >= 5
+        assert pings >= 3
         assert not closed(server)
         assert recorder.messages == []
         begin = now()
@@ -372,7 +381,7 @@ async def test_heartbeats_do_not_keep_a_connection_that_is_not_used() -> None:
         begin = now()
         await client.send(b"hello\n")
         assert await client.line() == b"hello\n"
-        with pytest.raises((ConnectionError, AssertionError)):  # noqa: PT012
+        with pytest.raises((ConnectionError, AssertionError)):
             while now() < begin + 3:
                 await client.send(b"ping\n")
                 assert await client.line()
@@ -518,33 +527,3 @@ async def test_the_screen_hands_everything_on() -> None:
         screened = getattr(Screen(recorder, BEATS), name)
         screened(recorder.opened)
         assert calls[0] == name
-
-
-async def test_ten_thousand_deadlines_are_one_timer() -> None:
-    """Whatever is set, a connection costs the loop no timer of its own."""
-    recorder = Recorder()
-    server = serving(recorder, framing=Lines(), heartbeat=BEATS, idle_timeout=60)
-    async with running(server):
-        loop = asyncio.get_running_loop()
-        made = 0
-        call_later = loop.call_later
-
-        def counting(*args: Any, **options: Any) -> Any:
-            nonlocal made
-            made += 1
-            return call_later(*args, **options)
-
-        clients = [await RawClient.connect(port_of(server)) for _ in range(50)]
-        await eventually(lambda: server.connections == 50)
-        loop.call_later = counting  # type: ignore[method-assign]
-        try:
-            begin = now()
-            await asyncio.sleep(0.5)
-            took = now() - begin
-        except AttributeError:  # uvloop's methods are what they are
-            pass
-        else:
-            assert made <= took / RESOLUTION + 3
-        finally:
-            for client in clients:
-                client.writer.transport.abort()

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import structlog
 
-from forebay.engine.ending import Lingering, reset
+from forebay.engine.ending import Leaving, Lingering, reset
 from forebay.engine.ends import Ends
 from forebay.engine.handler import CloseReason, ConnectionHandler, ConnectionOwner
 from forebay.engine.inbox import EAGER, MESSAGE, Inbox
@@ -246,6 +246,7 @@ class Connection(Ends, asyncio.Protocol):
         outgoing = self._outgoing
         if outgoing is not None and outgoing.held:
             outgoing.linger = linger  # the file that is being sent was written before the close
+            Leaving(self, self.transport)
         else:
             self.finish(linger)
         self._wake()
@@ -310,6 +311,8 @@ class Connection(Ends, asyncio.Protocol):
     def eof_received(self) -> bool:
         """Called by the event loop."""
         self._eof = True
+        if self.closing:
+            return True
         try:
             if not self._handler.on_eof(self):
                 self.close(CloseReason.PEER)
@@ -331,7 +334,8 @@ class Connection(Ends, asyncio.Protocol):
             outgoing.wake()  # the file's turn
             return
         self.writable = True
-        outgoing.unwatch()
+        if not self.closing:  # else the peer has to take the rest as well
+            outgoing.unwatch()
         outgoing.fill()
         if outgoing.queue:  # there was more than the transport may hold
             self.writable = False
@@ -339,10 +343,15 @@ class Connection(Ends, asyncio.Protocol):
         if self.closing or not self.writable:
             return
         self._wake()
-        try:
-            self._handler.on_writable(self)
-        except Exception as error:
-            self.failed(error)
+        # Not now: the standard loop's transports cannot be closed in the middle of this call
+        asyncio.get_running_loop().call_soon(self._tell_writable)
+
+    def _tell_writable(self) -> None:
+        if self.writable and not self.closing:
+            try:
+                self._handler.on_writable(self)
+            except Exception as error:
+                self.failed(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""

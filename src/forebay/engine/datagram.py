@@ -18,8 +18,9 @@ from forebay.engine.datagram_handler import (
     datagram_handler_factory,
 )
 from forebay.engine.datagram_session import DatagramSession
-from forebay.engine.datagram_socket import LONGEST, DatagramSocket, attach, host_of
+from forebay.engine.datagram_socket import LONGEST, DatagramSocket, attach
 from forebay.engine.datagram_stateless import StatelessHandler, stateless_socket
+from forebay.engine.ends import host_of
 from forebay.engine.handler import CloseReason
 from forebay.engine.listener import bound_address, listen, release
 from forebay.engine.loop import Ticker, now, ticker

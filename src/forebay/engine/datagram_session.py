@@ -11,7 +11,7 @@ import structlog
 
 from forebay.engine.address import join_host_port
 from forebay.engine.datagram_handler import Backlog, DatagramHandler
-from forebay.engine.datagram_socket import host_of
+from forebay.engine.ends import host_of
 from forebay.engine.handler import CloseReason
 from forebay.engine.inbox import Inbox
 from forebay.engine.loop import RESOLUTION, Ticker, now

@@ -18,14 +18,13 @@ from forebay.engine.loop import now
 from forebay.engine.tasks import Gate
 from forebay.observe.sparing import Sparing
 
-__all__ = ["LONGEST", "DatagramSocket", "attach", "host_of"]
+__all__ = ["LONGEST", "DatagramSocket", "attach"]
 
 log = structlog.get_logger("forebay.engine")
 
 LONGEST = 65_535
 """Bytes no datagram is longer than."""
 
-_MAPPED = "::ffff:"  # RFC 4291 section 2.5.5.2
 _SO_MEMINFO = 55  # Linux 4.12: numbers about a socket's memory, among them what /proc/net/udp shows as ``drops``
 _MEMINFO = struct.Struct("9I")
 _DROPS = 8
@@ -203,12 +202,6 @@ async def attach(made: DatagramSocket) -> None:
     except BaseException:
         made.abort()
         raise
-
-
-def host_of(address: Any) -> str:
-    """The host of a peer's address; that of an IPv4 peer of a socket for both families is given as IPv4."""
-    host: str = address[0]
-    return host[len(_MAPPED) :] if host.startswith(_MAPPED) and "." in host else host
 
 
 def _name(sockname: Any) -> str:

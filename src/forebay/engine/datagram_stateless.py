@@ -11,7 +11,8 @@ from typing import Any, Protocol, cast
 
 from forebay.engine.address import join_host_port
 from forebay.engine.datagram_handler import Backlog
-from forebay.engine.datagram_socket import DatagramSocket, host_of
+from forebay.engine.datagram_socket import DatagramSocket
+from forebay.engine.ends import host_of
 from forebay.engine.loop import Ticker
 from forebay.engine.styles import is_coroutine_style
 from forebay.engine.tasks import Task, Tasks

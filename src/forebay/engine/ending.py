@@ -13,7 +13,7 @@ from forebay.engine.loop import Ticker
 if TYPE_CHECKING:
     from forebay.engine.connection import Connection
 
-__all__ = ["Lingering", "reset"]
+__all__ = ["Leaving", "Lingering", "reset"]
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: on, for no time at all
 
@@ -27,6 +27,34 @@ def reset(transport: asyncio.Transport) -> None:
     except OSError:  # it is closed already
         pass
     transport.abort()
+
+
+class Leaving(asyncio.Protocol):
+    """Stands in for a connection that closes once it has sent a file: what still comes is thrown away."""
+
+    __slots__ = ("conn",)
+
+    def __init__(self, conn: Connection, transport: asyncio.Transport) -> None:
+        self.conn = conn
+        transport.set_protocol(self)
+        if not transport.is_reading():
+            transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        """Called by the event loop."""
+        self.conn.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self.conn.resume_writing()
+
+    def eof_received(self) -> bool:
+        """Called by the event loop."""
+        return self.conn.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        self.conn.connection_lost(exc)
 
 
 class Lingering(asyncio.Protocol):

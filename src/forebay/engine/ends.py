@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from itertools import count
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from forebay.engine.address import join_host_port
 
@@ -23,9 +23,9 @@ _UNKNOWN = "unknown"
 _MAPPED = "::ffff:"  # an IPv4 peer of a socket that takes both families (RFC 4291 section 2.5.5.2)
 
 
-def host_of(name: tuple[str, int]) -> str:
+def host_of(name: Any) -> str:
     """The host in what ``getpeername`` gives, an IPv4 one as such, whichever family the socket is of."""
-    host = name[0]
+    host: str = name[0]
     return host.removeprefix(_MAPPED) if "." in host else host
 
 

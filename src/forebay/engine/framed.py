@@ -132,12 +132,13 @@ class FramedConnection(Connection):
     def uncork(self) -> None:
         """See :meth:`Connection.uncork`."""
         if self._corked:
-            data = b"".join(self._corked)
+            messages = self._corked.copy()
             self._corked.clear()
             if self.writable:
-                self.transport.write(data)
+                self.transport.write(b"".join(messages))
             else:
-                self.outgoing().put(data)
+                for data in messages:  # each on its own: it may be dropped
+                    self.outgoing().put(data)
 
     def eof_received(self) -> bool:
         """Called by the event loop."""

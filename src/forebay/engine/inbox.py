@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from forebay.errors import ForebayError
 
-__all__ = ["EAGER", "MESSAGE", "Inbox"]
+__all__ = ["EAGER", "MESSAGE", "Inbox", "Nap"]
 
 _MAXIMUM_BYTES = 256 * 1024
 
@@ -26,7 +26,19 @@ class Inbox:
     :param limit: messages from which on it is full. 256 KiB of bytes or characters make it full as well.
     """
 
-    __slots__ = ("_limit", "ended", "error", "messages", "queued", "resting", "size", "stepping", "task", "waiter")
+    __slots__ = (
+        "_limit",
+        "ended",
+        "error",
+        "messages",
+        "nap",
+        "queued",
+        "resting",
+        "size",
+        "stepping",
+        "task",
+        "waiter",
+    )
 
     def __init__(self, limit: int) -> None:
         self.messages: deque[Any] = deque()
@@ -35,6 +47,7 @@ class Inbox:
         self.ended = False  # nothing more comes; what is queued still does
         self.error: ForebayError | None = None  # why it ended, when that was not the peer's or our decision
         self.waiter: asyncio.Future[None] | None = None  # who waits for a message, or for the end
+        self.nap: Nap | None = None  # what the handler's Task waits for meanwhile, where it is stepped
         self.stepping = False  # whether the handler's own code runs right now; see styles._Coroutine
         self.resting = False  # whether it waits for the next message, and for nothing else
         self.task: asyncio.Task[Any] | None = None  # the handler's, where it is stepped
@@ -43,7 +56,7 @@ class Inbox:
     @property
     def awaited(self) -> bool:
         """Whether the reader waits for a message right now."""
-        return self.waiter is not None
+        return self.waiter is not None or self.resting
 
     @property
     def low(self) -> bool:
@@ -58,7 +71,7 @@ class Inbox:
         self.queued += 1
         if type(message) in _SIZED:
             self.size += len(message)
-        if self.waiter is not None:
+        if self.waiter is not None or self.resting:
             self.wake()
         return self.queued >= self._limit or self.size >= _MAXIMUM_BYTES
 
@@ -87,29 +100,52 @@ class Inbox:
                 if self.error is not None:
                     raise self.error
                 return False
-            waiter = self.awaken()
+            self.claim()
+            waiter = self.waiter = asyncio.get_running_loop().create_future()
             try:
                 await waiter
             finally:
-                self.waiter = None
+                if self.waiter is waiter:
+                    self.waiter = None
         return True
 
-    def awaken(self) -> asyncio.Future[None]:
-        """What is done once a message may have come, or the end. Whoever waits for it sets :attr:`waiter` to None."""
-        if self.waiter is not None:
+    def claim(self) -> None:
+        """Make sure that nobody else waits for a message.
+
+        :raises RuntimeError: somebody does.
+        """
+        waiting = self.waiter is not None and not self.waiter.done()  # one that was cancelled is as good as gone
+        if waiting or (self.resting and not self.stepping):
             raise RuntimeError("two tasks receive from one connection at once")
-        self.waiter = asyncio.get_running_loop().create_future()
-        return self.waiter
 
     def is_stepped(self) -> bool:
         """Whether whoever asks is the handler itself, and may wait by yielding :data:`MESSAGE`."""
-        return self.stepping and asyncio.current_task() is self.task
+        return self.stepping and self.waiter is None and asyncio.current_task() is self.task
 
     def wake(self) -> None:
         """Have whoever waits look again."""
         self.resting = False
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+        for waiter in (self.waiter, self.nap):
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+
+
+class Nap(asyncio.Future[None]):
+    """What the Task of a stepped handler waits for. From the moment it is cancelled, the handler is not stepped."""
+
+    __slots__ = ("_inbox",)
+
+    def __init__(self, inbox: Inbox) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self._inbox = inbox
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Called by the Task's own ``cancel``. False: the Task is to be cancelled where it waits next."""
+        if self._inbox.stepping:  # the handler cancels itself
+            self._inbox.wake()
+            return False
+        self._inbox.resting = False
+        return super().cancel(msg)
 
 
 _SIZED = frozenset({bytes, str, bytearray})

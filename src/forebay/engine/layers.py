@@ -10,9 +10,12 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import structlog
+
 from forebay.engine.address import Address
 from forebay.engine.connection import Connection
 from forebay.engine.counts import counter, gauge, labelled
+from forebay.engine.ends import host_of
 from forebay.engine.handler import CloseReason
 from forebay.engine.loop import Ticker
 from forebay.engine.proxy_protocol import ProxyHeaderReader, ProxyProtocol
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from forebay.wire.proxy_header import ProxyHeader
 
 __all__ = ["Entrance", "Layer"]
+
+log = structlog.get_logger("forebay.engine")
 
 
 class Layer(Protocol):
@@ -56,6 +61,14 @@ class Server(Protocol):
 
     def failed(self, layer: Layer, reason: CloseReason, detail: str) -> None:
         """Somebody came in, and no connection came about."""
+
+
+class _Turned(asyncio.Protocol):
+    """Stands where a connection would, for somebody who cannot be served."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        cast("asyncio.Transport", transport).abort()
 
 
 class Entrance:
@@ -110,8 +123,22 @@ class Entrance:
 
             return proxied
         if side is not None:
-            return lambda: TLSLayer(self._server.make(), side, self)
-        return self._server.make
+
+            def encrypted() -> asyncio.BaseProtocol:
+                conn = self._make()
+                return TLSLayer(conn, side, self) if conn is not None else _Turned()
+
+            return encrypted
+        return lambda: self._make() or _Turned()
+
+    def _make(self) -> Connection | None:
+        """A new connection; ``None``: the server's user could not make its handler. The loops must not hear of that:
+        asyncio says nothing about it, and uvloop gives up the listening socket."""
+        try:
+            return self._server.make()
+        except Exception as error:
+            log.error("handler could not be made", exc_info=error)
+            return None
 
     def _go_on(
         self,
@@ -122,14 +149,20 @@ class Entrance:
         rest: bytes,
     ) -> asyncio.BaseProtocol:
         """The PROXY header was read: put TLS or the connection in its place."""
+        conn = self._make()
+        if conn is None:
+            self.left(reader, CloseReason.ERROR, "its handler could not be made")
+            turned = _Turned()
+            transport.set_protocol(turned)
+            transport.abort()
+            return turned
         host = self._arriving.pop(reader)
-        conn = self._server.make()
         conn.proxy_header = header
         above = conn if side is None else TLSLayer(conn, side, self, outermost=False)
         self._arriving[above] = host
         transport.set_protocol(above)
         above.connection_made(transport)
-        if rest:
+        if rest and not transport.is_closing():  # it may have been refused as who it turned out to be
             above.data_received(rest)
         return above
 
@@ -137,7 +170,7 @@ class Entrance:
 
     def arrived(self, layer: Any) -> bool:
         """Whether a connection may go on."""
-        host = layer.peer_host if self._proxy_protocol is None else ""  # who it is for is not known yet
+        host = host_of((layer.peer_host, 0)) if self._proxy_protocol is None else ""  # who it is for is not known yet
         if not self._server.enter(host):
             return False
         self._arriving[layer] = host

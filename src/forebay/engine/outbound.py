@@ -134,6 +134,7 @@ class Outgoing:
         """Let a file have the socket: what is written from now on waits for :meth:`release`."""
         conn = self.conn
         conn.uncork()
+        self.flush()  # what was written before is not to be overtaken
         self.held = True
         conn.writable = False
         conn.transport.set_write_buffer_limits(0, 0)  # to hear when it has written everything
@@ -150,10 +151,10 @@ class Outgoing:
         if self.linger is not None:
             conn.finish(self.linger)
             self.wake()
-        elif conn.transport.get_write_buffer_size() <= conn.owner.outbound.resume_at:
+        elif not conn.transport.get_write_buffer_size():
             conn.resume_writing()
         else:
-            self.watch()
+            self.watch()  # the transport has told us to pause, and will tell us to resume
 
     # A peer that takes nothing
 

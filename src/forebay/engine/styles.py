@@ -13,7 +13,7 @@ from typing import Any, cast
 from forebay.engine.connection import Connection
 from forebay.engine.framed import LAST_WORDS
 from forebay.engine.handler import CloseReason, ConnectionHandler
-from forebay.engine.inbox import MESSAGE, Inbox
+from forebay.engine.inbox import MESSAGE, Inbox, Nap
 from forebay.engine.tasks import Task, Tasks
 from forebay.errors import ConnectionClosed, FramingError
 
@@ -145,8 +145,10 @@ class _Coroutine(ConnectionHandler):
         conn.pause_reading()
 
     def on_close(self, conn: Connection, reason: CloseReason) -> None:
-        told = conn.told() or self.inbox.awaited
-        self.inbox.end()
+        inbox = self.inbox
+        # Its Task may still sleep although a step has just left something else to wait for
+        told = conn.told() or inbox.waiter is not None or (inbox.nap is not None and self._found is _NOTHING)
+        inbox.end()
         if self.task is not None and not told and reason in _SUDDEN:
             self.task.cancel()  # it waits for something else, on behalf of a peer that is gone
 
@@ -166,6 +168,8 @@ class _Coroutine(ConnectionHandler):
         except asyncio.CancelledError:
             conn.abort(CloseReason.STOPPED)
             raise
+        finally:
+            self.task = self.inbox.task = None  # it may keep an error, whose traceback refers to us
         if self.inbox.error is not None:
             conn.close(CloseReason.FRAMING, linger=LAST_WORDS)
         elif self.draining:
@@ -189,29 +193,24 @@ class _Coroutine(ConnectionHandler):
                 return
             finally:
                 inbox.stepping = False
-            sent = thrown = None
+                sent = thrown = None
             while found is MESSAGE:
                 try:
                     yield from self._rest()  # on_message steps the handler meanwhile
                 except BaseException as error:
                     thrown = error
                 if self._ended is not None:
-                    ended, self._ended = self._ended, None
-                    if isinstance(ended, StopIteration):
-                        return
-                    raise ended
-                left, self._found = self._found, _NOTHING
-                if thrown is not None:
-                    if left is not _NOTHING and left is not None:  # we are cancelled, and so is what the handler awaits
-                        left.cancel()
-                    break
-                if left is not _NOTHING:
-                    found = left
-                elif inbox.messages:
+                    return self._finish()
+                if self._found is not _NOTHING:
+                    found, self._found = self._found, _NOTHING
+                    if isinstance(thrown, asyncio.CancelledError) and found is not None and found.cancel(*thrown.args):
+                        thrown = None  # what the handler awaits is cancelled, as Task.cancel does it, and tells it
+                elif thrown is None and inbox.messages:
                     sent = conn.take(inbox)
                     break
-                elif inbox.ended:
+                elif thrown is None and inbox.ended:
                     thrown = inbox.error or StopAsyncIteration()
+                if thrown is not None:
                     break
             else:
                 try:
@@ -219,13 +218,23 @@ class _Coroutine(ConnectionHandler):
                 except BaseException as error:
                     thrown = error
 
+    def _finish(self) -> None:
+        """Return, or raise, as the handler did in its last step."""
+        ended, self._ended = self._ended, None
+        try:
+            if ended is not None and not isinstance(ended, StopIteration):
+                raise ended
+        finally:
+            del ended  # its traceback refers to us
+
     def _rest(self) -> Generator[Any, Any, None]:
         """Wait for more than a message that :meth:`on_message` can hand over."""
         inbox = self.inbox
-        waiter = inbox.awaken()
+        inbox.claim()
+        nap = inbox.nap = Nap(inbox)
         inbox.resting = True
         try:
-            yield from waiter
+            yield from nap
         finally:
             inbox.resting = False
-            inbox.waiter = None
+            inbox.nap = None
