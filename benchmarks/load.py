@@ -7,7 +7,6 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -104,6 +103,7 @@ def measure(command: list[str], *, server: int, core: int | None = None) -> Meas
     used = 0.0
     outcome: Outcome | None = None
     said: list[str] = []
+    waits = False  # echo_load does, for us to look at the server; wrk does not
     with subprocess.Popen(
         [*pinned(core), *command],
         cwd=ROOT,
@@ -117,11 +117,13 @@ def measure(command: list[str], *, server: int, core: int | None = None) -> Meas
         for line in load.stdout:
             if line == "begin\n":  # echo_load's: its connections stand
                 before = cpu_seconds(server)
+                waits = True
                 _answer(load.stdin)
             elif line.startswith("result "):
                 used = cpu_seconds(server) - before
                 outcome = msgspec.json.decode(line.removeprefix("result "), type=Outcome)
-                _answer(load.stdin)
+                if waits:
+                    _answer(load.stdin)
             else:
                 said.append(line)
     if load.returncode or outcome is None:
@@ -140,6 +142,5 @@ def measure(command: list[str], *, server: int, core: int | None = None) -> Meas
 
 
 def _answer(stdin: IO[str]) -> None:
-    with suppress(BrokenPipeError):  # wrk asks for nothing, and may be gone
-        stdin.write("\n")
-        stdin.flush()
+    stdin.write("\n")
+    stdin.flush()

@@ -1,8 +1,8 @@
 """A server whose readers may be slow, in its own process.
 
 ``python -m tests.engine.publisher POLICY LIMIT TIMEOUT BATCH`` prints its port. A client that sends ``subscribe`` is
-sent ``BATCH`` messages of 16 KiB every 10 ms, under ``wait`` only as fast as it takes them; ``measure`` is answered with
-what the server has measured, in JSON; all else comes back.
+sent ``BATCH`` messages of 16 KiB every 10 ms, under ``wait`` only as fast as it takes them; ``measure`` is answered
+with what the server has measured, in JSON; all else comes back.
 """
 
 from __future__ import annotations

@@ -507,3 +507,82 @@ async def test_a_failing_handler(framing: Lines | None) -> None:
                 assert await client.rest() == b""
             assert [(entry["event"], entry["peer"]) for entry in logs] == [("handler failed", handler.opened.peer)]
         assert await eventually(lambda: handler.reason) is CloseReason.ERROR
+
+
+@pytest.mark.parametrize("end", [Connection.close, Connection.abort])
+async def test_ending_in_on_writable(end: Callable[[Connection], None]) -> None:
+    """A handler may close or cut its connection when it hears that all was written."""
+    problems: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
+
+    class Ending(Recorder):
+        def on_writable(self, conn: Connection) -> None:
+            super().on_writable(conn)
+            end(conn)
+
+    handler = Ending(flood)
+    async with running(serving(handler, outbound=Outbound(high=1000, low=0, limit=None))) as server:
+        async with raw_client(server.addresses[0].port) as client:
+            await client.send(b"go")
+            received = await client.rest(20)
+            assert end is Connection.abort or len(received) == 200 * 100_000
+        assert await eventually(lambda: handler.reason) is CloseReason.APP
+        assert handler.calls.count(("writable", None)) == 1
+    assert problems == []
+
+
+async def test_a_closing_peer_that_stops_below_the_low_watermark_is_cut() -> None:
+    """Taking most of the last words is not enough: a peer that takes no more of them is cut, however little is left."""
+
+    def answer(conn: Connection, data: bytes) -> None:
+        conn.write(b"x" * 1_000_000)
+        conn.close()
+
+    handler = Recorder(answer)
+    outbound = Outbound(high=500_000, low=450_000, timeout=0.3, limit=None)
+    async with running(serving(handler, outbound=outbound)) as server:
+        with socket.socket() as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            peer.connect(("127.0.0.1", server.addresses[0].port))
+            conn = await eventually(lambda: handler.conn)
+            conn.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            peer.sendall(b"go")
+            peer.setblocking(False)
+            await eventually(lambda: conn.closing)
+            async with asyncio.timeout(10):
+                while conn.write_buffer_size() > 400_000:
+                    await asyncio.get_running_loop().sock_recv(peer, 2000)
+            assert await eventually(lambda: handler.reason) is CloseReason.WRITE_STALL
+
+
+@pytest.mark.parametrize(
+    "where", ["on_open", "on_message", "on_eof", "on_writable", "on_tick", "on_drain", "on_timeout"]
+)
+async def test_a_handler_that_fails(where: str) -> None:
+    """Wherever it does: it is logged once, the connection is closed for it, and on_close still called."""
+
+    def fail(self: Any, conn: Connection) -> None:
+        raise ValueError(where)
+
+    def failing_message(self: Any, conn: Connection, data: Any) -> None:
+        flood(conn, data) if where == "on_writable" else fail(self, conn)
+
+    methods = {where: fail, "on_message": failing_message}
+    handler = type("Failing", (Recorder,), methods)()
+    options = {"tick": 0.05} if where == "on_tick" else {"idle_timeout": 0.1} if where == "on_timeout" else {}
+    with capture_logs() as logs:
+        async with running(serving(handler, **options)) as server, raw_client(server.addresses[0].port) as client:
+            await eventually(lambda: server._counts.accepted)
+            match where:
+                case "on_message":
+                    await client.send(b"go")
+                case "on_writable":
+                    await client.send(b"go")
+                case "on_eof":
+                    client.send_eof()
+                case "on_drain":
+                    await asyncio.wait_for(server.drain(), 5)
+            await client.rest(20)
+            assert await eventually(lambda: handler.reason) is CloseReason.ERROR
+    failures = [str(entry["exc_info"]) for entry in logs if entry["event"] == "handler failed"]
+    assert failures == [where]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from forebay.engine.inbox import Inbox
+from forebay.engine.inbox import Inbox, Nap
 from forebay.errors import FramingError
 
 
@@ -57,3 +57,38 @@ async def test_one_reader() -> None:
     await asyncio.sleep(0)
     inbox.end()
     assert await waiting is False
+
+
+async def test_a_cancelled_reader_is_in_nobodys_way() -> None:
+    """Who cancels a reader may receive at once, without waiting for the end of it; and no wake-up goes astray."""
+    inbox = Inbox(4)
+    reader = asyncio.create_task(inbox.wait())
+    await asyncio.sleep(0)
+    reader.cancel()
+    inbox_waits = asyncio.create_task(inbox.wait())
+    waiting = inbox.wait()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert inbox.awaited
+    with pytest.raises(RuntimeError, match="two tasks"):
+        await waiting
+    inbox.put("a")
+    assert await asyncio.wait_for(inbox_waits, 5)
+    assert inbox.take() == "a"
+
+
+async def test_a_nap_that_is_cancelled_within_a_step() -> None:
+    """The Task is told at its next wait instead: asyncio does that for a cancel that says False."""
+    inbox = Inbox(4)
+    nap = inbox.nap = Nap(inbox)
+    inbox.resting = inbox.stepping = True
+    assert not nap.cancel()
+    assert nap.done()
+    assert not nap.cancelled()
+    assert not inbox.resting
+    inbox.stepping = False
+    nap = inbox.nap = Nap(inbox)
+    inbox.resting = True
+    assert nap.cancel()
+    assert nap.cancelled()
+    assert not inbox.resting

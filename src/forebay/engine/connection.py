@@ -144,7 +144,8 @@ class Connection(Ends, asyncio.Protocol):
         """Send a part of a file as it is, without framing, and return when the kernel has taken it.
 
         Its bytes go from the page cache to the socket without passing through this process (``sendfile``), except over
-        TLS. What is written meanwhile is sent after it.
+        TLS. What is written meanwhile is sent after it. When it is cancelled, or fails, after it has sent a part, the
+        connection is cut: the peer would take what comes next for the rest of the file.
 
         :param offset: bytes to leave out at the file's start.
         :param count: bytes to send; ``None``: all up to its end.
