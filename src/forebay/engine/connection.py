@@ -410,6 +410,8 @@ class Connection(Ends, asyncio.Protocol):
             self._ticker.hold(self)
 
     def _time_out(self) -> None:
+        if self.closing:  # by the ping that was sent just before
+            return
         try:
             self._handler.on_timeout(self)
         except Exception as error:

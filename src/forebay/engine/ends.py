@@ -77,8 +77,8 @@ class Ends:
     def identity(self) -> str | None:
         """Who the peer is by its verified certificate, or by what a trusted proxy verified; ``None``: nobody knows."""
         header = self.proxy_header
-        if header is not None and header.tls is not None:
-            return header.tls.identity
+        if header is not None and header.command == "proxy":  # its own certificate would be the proxy's
+            return header.tls.identity if header.tls is not None else None
         return self.tls.identity if self.tls is not None else None
 
     @property
