@@ -35,7 +35,7 @@ class Outbound:
     :param limit: bytes waiting from which on the policy is applied. A message is taken whole while less than this
         waits, so at most ``limit`` and one message are kept. ``None``: no limit, for writers that look at ``writable``.
     :param timeout: seconds after which a peer is cut that takes nothing of what waits for it, while that is more than
-        ``high`` or the connection is closing; ``None``: never. Less than that is left to the idle timeout and heartbeats.
+        ``high`` or the connection is closing; ``None``: never. Smaller amounts are left to idle timeout and heartbeats.
 
     :raises ValueError: a parameter makes no sense.
     """
