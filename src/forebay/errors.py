@@ -12,6 +12,7 @@
     │   ├── FrameTooLong          a message past its codec's maximum
     │   └── ProxyHeaderError      no PROXY header where one has to be
     ├── ProtocolError             hostile or broken HTTP; carries a status
+    ├── WebSocketError            hostile or broken WebSocket frames; carries a close code
     ├── HTTPError                 an answer other than success
     │   └── ValidationError       input that does not fit; lists every field
     ├── DeadlineExceeded          the time given to a piece of work is over
@@ -76,6 +77,7 @@ __all__ = [
     "UpstreamProtocolError",
     "UpstreamTimeout",
     "ValidationError",
+    "WebSocketError",
 ]
 
 
@@ -183,12 +185,27 @@ class ProxyHeaderError(FramingError):
 
 
 class ProtocolError(ForebayError):
-    """The peer broke the protocol. ``status`` is what to answer with, where there still is somebody to answer."""
+    """The peer broke the protocol.
+
+    :param status: what to answer with, where there still is somebody to answer.
+    :param reason: the kind of breach in a word or two, under which it is counted.
+    """
 
     source = Source.CLIENT
 
-    def __init__(self, message: str, *, status: int = 400) -> None:
+    def __init__(self, message: str, *, status: int = 400, reason: str = "malformed") -> None:
         self.status = status
+        self.reason = reason
+        super().__init__(message)
+
+
+class WebSocketError(ForebayError):
+    """The peer sent what is no WebSocket message, or one that is not acceptable. ``code`` is the close code to send."""
+
+    source = Source.CLIENT
+
+    def __init__(self, message: str, *, code: int = 1002) -> None:
+        self.code = code
         super().__init__(message)
 
 
