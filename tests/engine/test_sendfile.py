@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from forebay.engine import CloseReason, Connection, Outbound, TCPServer
+from forebay.engine.open_file import OpenFile
 from forebay.errors import ConnectionClosed
 from forebay.wire.framing import Lines
 from tests.engine.connecting import (
@@ -334,3 +336,152 @@ async def test_a_large_file_takes_no_memory(tmp_path: Path) -> None:
                 received += len(await client.reader.read(MIB))
         assert await task == 200 * MIB
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40 * 1024  # KiB
+
+
+class Outcome:
+    """What ``start_file`` says in the end."""
+
+    def __init__(self) -> None:
+        self.told: list[Exception | None] = []
+
+    def __call__(self, error: Exception | None) -> None:
+        self.told.append(error)
+
+    async def outcome(self) -> Exception | None:
+        """The only one."""
+        await eventually(lambda: self.told)
+        (error,) = self.told
+        return error
+
+
+async def test_without_waiting(file: Path) -> None:
+    """What the kernel takes at once is sent before the call returns; the file is the caller's to release."""
+    recorder = Recorder()
+    done = Outcome()
+    async with running(sending(recorder)) as server, client_of(port_of(server)) as client:
+        conn = await connected(recorder)
+        before = open_descriptors()
+        open_file = OpenFile(file)
+        conn.write(b"before")
+        conn.start_file(open_file, 8, 10_000, done)
+        assert done.told == [None]
+        assert conn.writable
+        conn.write(b"after")
+        open_file.release()
+        assert open_file.fd == -1
+        assert open_descriptors() == before
+        assert await client.exactly(10_011) == b"before" + BYTES[8:10_008] + b"after"
+
+
+@BOTH
+async def test_close_with_files_in_line(file: Path, tls: bool) -> None:
+    """A close lets the one finish that has begun; those that have not are told."""
+    recorder = Recorder()
+    outcomes = [Outcome() for _ in range(5)]
+    async with running(sending(recorder, tls=tls)) as server, client_of(port_of(server), tls=tls) as client:
+        conn = await connected(recorder)
+        slow(conn)
+        open_file = OpenFile(file)
+        for done in outcomes:
+            conn.start_file(open_file, 0, MIB, done)
+        open_file.release()
+        conn.close()
+        assert await client.rest(20) == BYTES, "the others had not begun when it was closed"
+        await eventually(lambda: all(done.told for done in outcomes))
+        assert outcomes[0].told == [None]
+        for done in outcomes[1:]:
+            (error,) = done.told
+            assert isinstance(error, ConnectionClosed)
+        assert open_file.fd == -1
+
+
+@BOTH
+async def test_files_in_line(file: Path, tls: bool) -> None:
+    """Several that wait for each other all arrive, in order."""
+    recorder = Recorder()
+    outcomes = [Outcome() for _ in range(5)]
+    async with running(sending(recorder, tls=tls)) as server, client_of(port_of(server), tls=tls) as client:
+        conn = await connected(recorder)
+        slow(conn)
+        open_file = OpenFile(file)
+        for number, done in enumerate(outcomes):
+            conn.start_file(open_file, number * 8, MIB - number * 8, done)
+        open_file.release()
+        for number, done in enumerate(outcomes):
+            expected = BYTES[number * 8 :]
+            assert await client.exactly(len(expected), timeout=20) == expected
+            assert await done.outcome() is None
+        await eventually(lambda: conn.writable)
+        assert open_file.fd == -1
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["abort", "reset", "stall"])
+async def test_lost_without_waiting(tmp_path: Path, tls: bool, how: str) -> None:
+    """The caller is told once, not while it is cutting the connection; the descriptors are closed at once."""
+    path = tmp_path / "large"
+    path.touch()
+    os.truncate(path, 50 * MIB)
+    recorder = Recorder()
+    outcomes = [Outcome(), Outcome()]
+    async with (
+        running(sending(recorder, tls=tls, outbound=Outbound(timeout=0.3))) as server,
+        client_of(port_of(server), tls=tls) as client,
+    ):
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        conn = await connected(recorder)
+        before = open_descriptors()
+        open_file = OpenFile(path)
+        for done in outcomes:
+            conn.start_file(open_file, 0, 50 * MIB, done)
+        open_file.release()
+        if how == "abort":
+            conn.abort()
+            assert open_file.fd == -1
+            assert [done.told for done in outcomes] == [[], []]
+        elif how == "reset":
+            client.abort()
+        for done in outcomes:
+            assert isinstance(await done.outcome(), ConnectionClosed)
+        await eventually(lambda: recorder.reason)
+        assert open_file.fd == -1
+        assert open_descriptors() <= before
+
+
+async def test_closed_already(file: Path) -> None:
+    """It is said by the callback, after the call."""
+    recorder = Recorder()
+    done = Outcome()
+    async with running(sending(recorder)) as server, client_of(port_of(server)):
+        conn = await connected(recorder)
+        conn.abort()
+        open_file = OpenFile(file)
+        conn.start_file(open_file, 0, 8, done)
+        assert done.told == []
+        await eventually(lambda: done.told)
+        assert isinstance(done.told[0], ConnectionClosed)
+        open_file.release()
+        with pytest.raises(ValueError, match="is closed"):
+            open_file.acquire()
+        with pytest.raises(ValueError, match="is closed already"):
+            open_file.release()
+
+
+async def test_a_callback_that_fails(file: Path) -> None:
+    """As a handler that does: logged, and the connection closed; the file is let go of."""
+    recorder = Recorder()
+
+    def fails(error: Exception | None) -> None:
+        raise RuntimeError("of the test")
+
+    async with running(sending(recorder)) as server, client_of(port_of(server)) as client:
+        conn = await connected(recorder)
+        slow(conn)
+        open_file = OpenFile(file)
+        conn.start_file(open_file, 0, MIB, fails)
+        open_file.release()
+        with capture_logs() as logs:
+            assert await client.rest(20) == BYTES
+            assert await eventually(lambda: recorder.reason) is CloseReason.ERROR
+        assert [entry["event"] for entry in logs] == ["handler failed"]
+        assert open_file.fd == -1

@@ -22,6 +22,7 @@ from typing import Literal
 __all__ = [
     "ANY_HOST",
     "BIND_SCHEMES",
+    "HTTP_SCHEMES",
     "LISTEN_SCHEMES",
     "Address",
     "join_host_port",
@@ -34,7 +35,10 @@ ANY_HOST = "*"
 LISTEN_SCHEMES = ("tcp", "tls", "unix", "fd")
 """Where a server of connections may listen."""
 
-BIND_SCHEMES = ("http", "tcp", "tls", "unix", "udp", "fd")
+HTTP_SCHEMES = ("http", "https", "unix", "fd")
+"""Where an HTTP server may; on ``unix`` and ``fd`` it speaks plain HTTP."""
+
+BIND_SCHEMES = ("http", "https", "tcp", "tls", "unix", "udp", "fd")
 """Where any server may."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Generator
 from math import inf
-from pathlib import Path
 from types import coroutine
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from forebay.engine.handler import CloseReason, ConnectionHandler, ConnectionOwn
 from forebay.engine.inbox import EAGER, MESSAGE, Inbox
 from forebay.engine.loop import RESOLUTION
 from forebay.engine.outbound import Outgoing
-from forebay.engine.sendfile import send_file
+from forebay.engine.sendfile import SendsFiles
 from forebay.engine.settings import SlowConsumer
 from forebay.engine.timing import Pulse
 from forebay.errors import ConnectionClosed, DeadlineExceeded
@@ -27,7 +26,7 @@ __all__ = ["CloseReason", "Connection", "ConnectionHandler", "ConnectionOwner"]
 log = structlog.get_logger("forebay.engine")
 
 
-class Connection(Ends, asyncio.Protocol):
+class Connection(Ends, SendsFiles, asyncio.Protocol):
     """One connection. Servers and :func:`~forebay.engine.dial` make them; handlers use them, on the loop's thread only.
 
     ``state`` is free for the handler's own use. Counters: ``bytes_in``, ``bytes_out``, ``messages_in``,
@@ -139,23 +138,6 @@ class Connection(Ends, asyncio.Protocol):
                 return
             await self.outgoing().wait()
         raise self.closed_error()
-
-    async def send_file(self, path: str | Path, offset: int = 0, count: int | None = None) -> int:
-        """Send a part of a file as it is, without framing, and return when the kernel has taken it.
-
-        Its bytes go from the page cache to the socket without passing through this process (``sendfile``), except over
-        TLS. What is written meanwhile is sent after it. When it is cancelled, or fails, after it has sent a part, the
-        connection is cut: the peer would take what comes next for the rest of the file.
-
-        :param offset: bytes to leave out at the file's start.
-        :param count: bytes to send; ``None``: all up to its end.
-        :return: how many were sent.
-        :raises OSError: the file cannot be opened or read; nothing was sent.
-        :raises ValueError: it is no regular file, or has no such part; nothing was sent.
-        :raises ConnectionClosed: the connection is closed, was while sending, or had to be because the file became
-            shorter meanwhile.
-        """
-        return await send_file(self, path, offset, count)
 
     async def receive(self, timeout: float | None = None) -> Any:
         """The next message. For coroutine handlers.
@@ -273,6 +255,13 @@ class Connection(Ends, asyncio.Protocol):
         reset(self.transport)
         self._wake()
 
+    def hand_over(self, handler: ConnectionHandler, owner: ConnectionOwner | None = None) -> None:
+        """Let ``handler`` have what happens from now on, under the rules of ``owner`` where one is given."""
+        self._handler = handler
+        if owner is not None:
+            self.owner = owner
+            self.transport.set_write_buffer_limits(owner.outbound.high, owner.outbound.resume_at)
+
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -332,7 +321,7 @@ class Connection(Ends, asyncio.Protocol):
         """Called by the event loop: below the low watermark again."""
         outgoing = self.outgoing()
         if outgoing.held:
-            outgoing.wake()  # the file's turn
+            outgoing.files[0].go_on()
             return
         self.writable = True
         if not self.closing:  # else the peer has to take the rest as well

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 from math import inf
@@ -13,7 +14,7 @@ from forebay.engine.loop import Ticker
 if TYPE_CHECKING:
     from forebay.engine.connection import Connection
 
-__all__ = ["Leaving", "Lingering", "reset"]
+__all__ = ["Leaving", "Lingering", "reset", "was_reset"]
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: on, for no time at all
 
@@ -27,6 +28,17 @@ def reset(transport: asyncio.Transport) -> None:
     except OSError:  # it is closed already
         pass
     transport.abort()
+
+
+def was_reset(transport: asyncio.BaseTransport) -> bool:
+    """Whether the peer's system has said that nobody is there any more. The loops do not look for that once the peer
+    has ended its side of the connection."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(sock.fileno(), 0)  # poll(2): POLLERR and POLLHUP are always told
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 class Leaving(asyncio.Protocol):

@@ -17,7 +17,7 @@ EAGER: Final = sys.version_info >= (3, 12)
 """Whether a handler may start tasks that run at once, within its own step."""
 
 MESSAGE: Final = object()
-"""What a stepped handler yields when it waits for its connection's next message; see ``styles._Coroutine``."""
+"""What a stepped handler yields when it waits for its connection's next message; see ``stepping.Stepping``."""
 
 
 class Inbox:
@@ -48,7 +48,7 @@ class Inbox:
         self.error: ForebayError | None = None  # why it ended, when that was not the peer's or our decision
         self.waiter: asyncio.Future[None] | None = None  # who waits for a message, or for the end
         self.nap: Nap | None = None  # what the handler's Task waits for meanwhile, where it is stepped
-        self.stepping = False  # whether the handler's own code runs right now; see styles._Coroutine
+        self.stepping = False  # whether the handler's own code runs right now; see stepping.Stepping
         self.resting = False  # whether it waits for the next message, and for nothing else
         self.task: asyncio.Task[Any] | None = None  # the handler's, where it is stepped
         self._limit = limit

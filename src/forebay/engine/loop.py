@@ -23,6 +23,7 @@ __all__ = [
     "Cancelled",
     "Deadline",
     "Ticker",
+    "call_later",
     "now",
     "run",
     "sleep",
@@ -47,6 +48,12 @@ now = time.monotonic
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+
+
+def call_later(seconds: float, callback: Callable[[], None]) -> None:
+    """Call ``callback`` on the running loop in ``seconds``. For what a :class:`Ticker` is too coarse for; nothing
+    cancels it, so the callback looks for itself whether it is still wanted."""
+    asyncio.get_running_loop().call_later(seconds, callback)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -13,6 +13,7 @@ from forebay.engine.settings import SlowConsumer
 
 if TYPE_CHECKING:
     from forebay.engine.connection import Connection
+    from forebay.engine.sendfile import Sending
 
 __all__ = ["Outgoing"]
 
@@ -21,7 +22,8 @@ class Outgoing:
     """What waits to be sent on one connection, beside what its transport has; made when there first is something.
 
     Under ``drop-oldest`` the transport is filled up to its high watermark, and what follows waits in ``queue``, where
-    it can still be dropped. While a file is being sent (``held``) all waits there, since it must not overtake it.
+    it can still be dropped. While a file is being sent (``held``) all waits there, since it must not overtake it: it is
+    the first of ``files``, the others wait for their turn.
 
     It is an entry of the timer wheel: its deadline is that of a peer which takes nothing.
     """
@@ -32,6 +34,7 @@ class Outgoing:
         "dropped_bytes",
         "due_at",
         "expires_at",
+        "files",
         "held",
         "linger",
         "queue",
@@ -47,6 +50,7 @@ class Outgoing:
         self.dropped = 0  # messages
         self.dropped_bytes = 0  # in them
         self.waiters: list[asyncio.Future[None]] = []
+        self.files: list[Sending] = []
         self.held = False
         self.linger: float | None = None  # of the close that waits until it is not held any more
         self.taken = 0  # bytes the peer had taken when the deadline was set
@@ -121,7 +125,9 @@ class Outgoing:
     def wake(self) -> bool:
         """Wake all who wait; whether there was one."""
         waiters, self.waiters = self.waiters, []
-        woken = False
+        woken = self.held
+        if self.files and self.conn.gone():
+            self._lose_files()
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -130,8 +136,13 @@ class Outgoing:
 
     # A file
 
-    def hold(self) -> None:
-        """Let a file have the socket: what is written from now on waits for :meth:`release`."""
+    def admit(self, file: Sending) -> None:
+        """Let a file have the socket, after those before it: what is written from then on waits for its end."""
+        self.files.append(file)
+        if not self.held:
+            self._hold()
+
+    def _hold(self) -> None:
         conn = self.conn
         conn.uncork()
         self.flush()  # what was written before is not to be overtaken
@@ -139,10 +150,17 @@ class Outgoing:
         conn.writable = False
         conn.transport.set_write_buffer_limits(0, 0)  # to hear when it has written everything
         self.watch()
+        self.files[0].go_on()
 
-    def release(self) -> None:
+    def release(self, file: Sending) -> None:
         """The file was sent, or given up."""
+        if file not in self.files:  # the connection is gone, and all were told
+            return
         conn = self.conn
+        first = self.files[0] is file
+        self.files.remove(file)
+        if not first:
+            return
         self.held = False
         if conn.gone():
             self.wake()
@@ -150,11 +168,19 @@ class Outgoing:
         conn.transport.set_write_buffer_limits(conn.owner.outbound.high, conn.owner.outbound.resume_at)
         if self.linger is not None:
             conn.finish(self.linger)
+            self._lose_files()
             self.wake()
+        elif self.files:
+            self._hold()
         elif not conn.transport.get_write_buffer_size():
             conn.resume_writing()
         else:
             self.watch()  # the transport has told us to pause, and will tell us to resume
+
+    def _lose_files(self) -> None:
+        files, self.files = self.files, []
+        for file in files:
+            file.lost()
 
     # A peer that takes nothing
 

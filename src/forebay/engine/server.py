@@ -13,6 +13,7 @@ from forebay.engine.address import LISTEN_SCHEMES, Address, parse_address
 from forebay.engine.connection import CloseReason, Connection
 from forebay.engine.counts import Counts, counter, gauge, labelled
 from forebay.engine.framed import make_connection
+from forebay.engine.handler import ConnectionOwner
 from forebay.engine.layers import Entrance, Layer
 from forebay.engine.listener import bound_address, listen, release, serve_socket
 from forebay.engine.load import accepted
@@ -22,6 +23,7 @@ from forebay.engine.proxy_protocol import ProxyProtocol
 from forebay.engine.settings import Admission, Heartbeat, Keepalive, Outbound, as_heartbeat
 from forebay.engine.styles import CoroutineHandler, HandlerFactory, handler_factory
 from forebay.engine.tasks import Gate, Tasks
+from forebay.engine.tenancy import Tenancy
 from forebay.engine.timing import Screen, Timing
 from forebay.engine.tls_settings import TLS
 from forebay.errors import StartError
@@ -39,6 +41,7 @@ _OUTBOUND = Outbound()
 _ADMISSION = Admission()
 _MEASURE_EVERY = 1.0  # seconds
 _INBOX_AT_MOST = 512 * 1024  # bytes, with the chunk that made it full
+_TENANCIES_AT_MOST = 64
 
 
 class TCPServer:
@@ -127,7 +130,9 @@ class TCPServer:
             max_connections, per_peer=admission.per_peer, rate=admission.rate, burst=admission.burst
         )
         self._memory = BufferMemory(buffer_memory, lambda: self._connections) if buffer_memory else None
-        self._most_in_one = outbound.high + _INBOX_AT_MOST + (framing.maximum if framing is not None else 0)
+        self._most_received = _INBOX_AT_MOST + (framing.maximum if framing is not None else 0)
+        self._most_in_one = outbound.high + self._most_received
+        self._tenancies: dict[Outbound, Tenancy] = {}
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
         self._counts = Counts()
         self._sparing = Sparing()
@@ -153,6 +158,7 @@ class TCPServer:
         """
         self.state = State.STARTING
         self.ticker = ticker()
+        self._tenancies.clear()  # they would keep the ticker of another loop
         try:
             await self._entrance.start()
             for address in self.bind:
@@ -312,6 +318,19 @@ class TCPServer:
         """See :class:`~forebay.engine.handler.ConnectionOwner`."""
         if (left_out := self._sparing.due("dropped", now())) is not None:
             log.warning("messages dropped", server=self.name, reason="slow consumers", left_out=left_out)
+
+    def owner_for(self, outbound: Outbound) -> ConnectionOwner:
+        """Who is to own a connection of this server that is to follow other rules for slow peers from now on; the same
+        for the same rules. Once the server is started."""
+        if outbound == self.outbound:
+            return self
+        found = self._tenancies.get(outbound)
+        if found is None:
+            if len(self._tenancies) >= _TENANCIES_AT_MOST:
+                del self._tenancies[next(iter(self._tenancies))]  # connections that have it keep it
+            found = self._tenancies[outbound] = Tenancy(self, outbound)
+            self._most_in_one = max(self._most_in_one, outbound.high + self._most_received)
+        return found
 
     # What happens again and again
 

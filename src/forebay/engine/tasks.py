@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextvars import Context
 from typing import Any, TypeVar
 
 import structlog
 
-__all__ = ["Event", "Future", "Gate", "Queue", "QueueEmpty", "QueueFull", "Task", "Tasks", "gather", "start_task"]
+__all__ = [
+    "Event",
+    "Future",
+    "Gate",
+    "Queue",
+    "QueueEmpty",
+    "QueueFull",
+    "Task",
+    "Tasks",
+    "gather",
+    "place_of_task",
+    "start_task",
+    "unfinished",
+]
 
 log = structlog.get_logger("forebay.engine")
 
@@ -35,6 +48,27 @@ def start_task(coro: Coroutine[Any, Any, T], name: str | None = None, context: C
     if sys.version_info >= (3, 12):
         return asyncio.Task(coro, loop=asyncio.get_running_loop(), name=name, context=context, eager_start=True)
     return asyncio.get_running_loop().create_task(coro, name=name, context=context)
+
+
+async def unfinished(tasks: Iterable[Task[Any]], seconds: float) -> set[Task[Any]]:
+    """Wait until all of ``tasks`` have ended, but at most so long; those that have not. None is cancelled."""
+    waiting = set(tasks)
+    if not waiting:
+        return waiting
+    _, pending = await asyncio.wait(waiting, timeout=seconds)
+    return pending
+
+
+def place_of_task(task: Task[Any]) -> str:
+    """Where a task waits, as ``file:line``: the innermost coroutine that is written in Python."""
+    found = "unknown"
+    coro: Any = task.get_coro()
+    while coro is not None:
+        frame = getattr(coro, "cr_frame", None) or getattr(coro, "ag_frame", None) or getattr(coro, "gi_frame", None)
+        if frame is not None and not frame.f_code.co_filename.endswith(("asyncio/tasks.py", "asyncio/locks.py")):
+            found = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        coro = getattr(coro, "cr_await", None) or getattr(coro, "ag_await", None) or getattr(coro, "gi_yieldfrom", None)
+    return found
 
 
 class Tasks:
