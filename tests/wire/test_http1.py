@@ -11,8 +11,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forebay.errors import ProtocolError
-from forebay.wire import http1
-from forebay.wire.http1 import RequestReader, ResponseReader, decode_path, encode_chunk, encode_headers, find_header
+from forebay.wire.http1 import (
+    Fields,
+    HeaderPairs,
+    RequestLine,
+    RequestReader,
+    RequestRules,
+    ResponseReader,
+    decode_path,
+    encode_chunk,
+    encode_headers,
+    find_header,
+)
 
 
 @dataclass
@@ -33,29 +43,31 @@ class Message:
 class Requests:
     """A sink that keeps everything."""
 
-    def __init__(self, **limits: int) -> None:
-        self.reader = RequestReader(self, **limits)
+    def __init__(self, rules: RequestRules | None = None, **limits: int) -> None:
+        self.reader = RequestReader(self, rules or RequestRules(**limits))
         self.messages: list[Message] = []
+        self.trailers: list[HeaderPairs] = []
 
-    def on_head(self) -> None:
-        reader = self.reader
+    def on_head(self, line: RequestLine, fields: Fields) -> None:
+        method, target, path, query = line
         self.messages.append(
             Message(
-                reader.method,
-                reader.target,
-                reader.raw_path,
-                reader.query,
-                headers=reader.headers,
-                keep_alive=reader.keep_alive,
-                ended=not (reader.chunked or reader.content_length),
+                method,
+                target,
+                path,
+                query,
+                headers=fields.headers,
+                keep_alive=fields.keep_alive,
+                ended=not fields.has_content,
             )
         )
 
     def on_body(self, data: bytes) -> None:
         self.messages[-1].body += data
 
-    def on_end(self) -> None:
+    def on_end(self, trailers: HeaderPairs) -> None:
         self.messages[-1].ended = True
+        self.trailers.append(trailers)
 
 
 class Responses:
@@ -164,9 +176,9 @@ def test_requests_are_read_over_any_split(step: int) -> None:
         pytest.param(b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", 400, id="raw UTF-8 in the target"),
         pytest.param(b"GET /\r\n\r\n", 505, id="HTTP/0.9"),
         pytest.param(b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, id="HTTP/2.0"),
-        pytest.param(b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 400, id="HTTP/1.2"),
-        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, id="HTTP/2 preface"),
-        pytest.param(b"get / HTTP/1.1\r\nHost: a\r\n\r\n", 400, id="lower-case method"),
+        pytest.param(b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505, id="HTTP/1.2"),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, id="HTTP/2 preface"),
+        pytest.param(b"x" * 40 + b" / HTTP/1.1\r\nHost: a\r\n\r\n", 501, id="long method"),
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, id="TLS"),
         pytest.param(GET + b"Expect: coffee\r\n\r\n", 417, id="unknown expectation"),
         pytest.param(b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, id="long target"),
@@ -186,14 +198,14 @@ def test_what_must_be_refused_is(data: bytes, status: int, step: int) -> None:
 
 
 def test_endless_trailers_and_chunk_extensions_are_bounded() -> None:
-    """Bytes that never end a chunk or a trailer are refused past the limit on heads."""
-    for start in (b"1;", b"0\r\nX: "):
+    """Bytes that never end a chunk line or a trailer are refused past their limits."""
+    for start, match, status in ((b"1;", "longer than 1024", 400), (b"0\r\nX: ", "longer than 8192", 431)):
         sink = Requests()
         sink.reader.feed(POST + b"Transfer-Encoding: chunked\r\n\r\n" + start)
-        with pytest.raises(ProtocolError, match="longer than 65536") as caught:
-            for _ in range(70):
+        with pytest.raises(ProtocolError, match=match) as caught:
+            for _ in range(10):
                 sink.reader.feed(b"x" * 1000)
-        assert caught.value.status == 431
+        assert caught.value.status == status
 
 
 @pytest.mark.parametrize(
@@ -424,76 +436,126 @@ def test_nothing_is_accepted_that_h11_refuses(data: bytes) -> None:
 
 @given(st.lists(requests(), min_size=1, max_size=3))
 def test_a_request_that_comes_again_means_the_same(kinds: list[bytes]) -> None:
-    """Header blocks are remembered when they come twice in a row: that must not change what any of them means."""
-    reader = Requests()
+    """Heads are remembered when they come again: that must not change what any of them means."""
+    rules = RequestRules()
     for data in kinds * 4:
-        fresh = Requests(max_head=65535)
-        http1._known_blocks.clear()
-        expected: list[Message] | str
-        try:
-            fresh.reader.feed(data)
-            expected = fresh.messages
-        except ProtocolError as error:
-            expected = str(error)
-        if isinstance(expected, str) or not expected or not expected[-1].ended or not expected[-1].keep_alive:
-            reader = Requests()
-            continue
-        for _ in range(4):
-            reader.messages.clear()
-            reader.reader.feed(data)
-            assert [*map(_comparable, reader.messages)] == [*map(_comparable, expected)]
+        outcomes = []
+        for sink in (Requests(), Requests(rules)):
+            try:
+                sink.reader.feed(data)
+                outcomes.append([*map(_comparable, sink.messages)])
+            except ProtocolError as error:
+                outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1]
 
 
 def _comparable(message: Message) -> Message:
     return replace(message, headers=list(message.headers))
 
 
-def test_a_remembered_block_is_only_taken_with_a_plain_request_line() -> None:
-    """Everything else goes through the parser, with its checks."""
-    sink = Requests()
+def test_a_remembered_head_does_not_save_another_from_its_checks() -> None:
+    """Neither a known block with a new request line, nor a known line with a new block."""
+    rules = RequestRules()
+    sink = Requests(rules)
     block = b"Host: a\r\nX: y\r\n\r\n"
     for _ in range(4):
         sink.reader.feed(b"GET /a HTTP/1.1\r\n" + block)
-    assert block in http1._known_blocks
+    assert block in rules.blocks
+    assert b"GET /a HTTP/1.1" in rules.lines
     assert len(sink.messages) == 4
     sink.reader.feed(b"POST /b?c HTTP/1.1\r\n" + block)
     assert (sink.messages[-1].method, sink.messages[-1].path, sink.messages[-1].query) == ("POST", b"/b", b"c")
     for line in (
-        b"GET /../x HTTP/1.1", b"GET  /x HTTP/1.2", b"CONNECT /x HTTP/1.1", b"FOO /x HTTP/1.1", b"GET x HTTP/1.1",
+        b"GET /../x HTTP/1.1", b"GET  /x HTTP/1.2", b"CONNECT /x HTTP/1.1", b"F@O /x HTTP/1.1", b"GET x HTTP/1.1",
         b"GET /x HTTP/2.0", b"GET /x\tHTTP/1.1", b"GET /\x00 HTTP/1.1", b"GET /%zz HTTP/1.1", b"GET /#x HTTP/1.1",
-        b"GET /" + b"x" * 3000 + b"/.. HTTP/1.1",
+        b"GET /" + b"x" * 3000 + b"/.. HTTP/1.1", b"",
     ):  # fmt: skip
         with pytest.raises(ProtocolError):
-            Requests().reader.feed(line + b"\r\n" + block)
-    with pytest.raises(ProtocolError, match="header fields"):
-        Requests(max_count=1).reader.feed(b"GET /a HTTP/1.1\r\n" + block)
+            Requests(rules).reader.feed(line + b"\r\n" + block + b"\r\n")
+    for bad in (b"X: y\r\n\r\n", b"Host: a\nX: y\r\n\r\n", b"Host: a\r\nHost: a\r\n\r\n"):
+        with pytest.raises(ProtocolError):
+            Requests(rules).reader.feed(b"GET /a HTTP/1.1\r\n" + bad)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """A client that never says the same twice in a row, and one that says everything twice."""
+    rules = RequestRules()
+    sink = Requests(rules)
+    for number in range(3000):
+        for _ in range(2):
+            sink.reader.feed(b"GET /%d HTTP/1.1\r\nHost: a\r\nX: %d\r\n\r\n" % (number, number))
+        sink.messages.clear()
+    assert 0 < len(rules.blocks) <= 512
+    assert 0 < len(rules.lines) <= 1024
 
 
 def test_a_block_with_the_next_request_begun_is_not_remembered() -> None:
     """What follows a message in the same bytes is not part of its headers."""
-    http1._known_blocks.clear()
+    rules = RequestRules()
+    sink = Requests(rules)
     tail = b" HTTP/1.1\r\nHost: x\r\n\r\nUN"
-    sink = Requests()
     for start in (b"LOCK /0", b"LOCK /1", b"LOCK /2", b"LOCK /3"):
         sink.reader.feed(start + tail)
     assert [message.method for message in sink.messages] == ["LOCK", "UNLOCK", "UNLOCK", "UNLOCK"]
-    assert http1._known_blocks == {}
-    for _ in range(3):
-        read(GET + b"\r\n", 0)
-    keeps = Requests()
-    for _ in range(3):
-        keeps.reader.feed(GET + b"\r\n")
-    keeps.reader.feed(GET + b"\r\nUN")
-    assert keeps.reader.in_message
-    with pytest.raises(ProtocolError):
-        keeps.reader.feed(GET + b"\r\n")  # UNGET is no method
+    assert list(rules.blocks) == [b"Host: x\r\n\r\n"]
+    assert sink.reader.in_message
 
 
-@pytest.mark.parametrize("line", [b"DESCRIBE /p/ RTSP/1.1", b"SOURCE / ICE/1.1", b"PLAY / HTTP/1.1"])
+@pytest.mark.parametrize("line", [b"DESCRIBE /p/ RTSP/1.1", b"SOURCE / ICE/1.1", b"GET / HTTP/1.12", b"GET / http/1.1"])
 def test_other_protocols_are_refused(line: bytes) -> None:
-    """llhttp also reads RTSP and ICE; their methods are none of HTTP's."""
+    """RTSP and ICE look like HTTP, and are not."""
     with pytest.raises(ProtocolError):
         read(line + b"\r\nHost: a\r\n\r\n")
+
+
+def test_trailers_are_kept_apart_and_those_that_frame_or_route_are_dropped() -> None:
+    """RFC 9110 section 6.5.1."""
+    sink = Requests()
+    sink.reader.feed(
+        POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+        b"Checksum: 1 \r\nContent-Length: 9\r\nHOST: b\r\nchecksum:2\r\n\r\n" + GET + b"\r\n"
+    )
+    assert sink.trailers == [((b"Checksum", b"1"), (b"checksum", b"2"))]
+    assert len(sink.messages) == 2
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"1;" + b"x" * 1100 + b"\r\na\r\n0\r\n\r\n",
+        b"1;a=b\n\r\na\r\n0\r\n\r\n",
+        b"1;a b\r\na\r\n0\r\n\r\n",
+        b"1 \r\na\r\n0\r\n\r\n",
+        b"+1\r\na\r\n0\r\n\r\n",
+        b"0x1\r\na\r\n0\r\n\r\n",
+        b"1\nabc\r\n0\r\n\r\n",
+        b"1\r\nab\r\n0\r\n\r\n",
+        b"1\r\na\n0\r\n\r\n",
+        b"fffffffffffffffff\r\na\r\n0\r\n\r\n",
+        b"0\r\nA : b\r\n\r\n",
+        b"0\r\nA: b\x00\r\n\r\n",
+        b"0\r\nA: b\r\n c\r\n\r\n",
+        b"0\r\nA: " + b"b" * 8200 + b"\r\n\r\n",
+        b"\r\na\r\n0\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("step", [0, 1])
+def test_broken_chunks_are_refused(framing: bytes, step: int) -> None:
+    """RFC 9112 section 7.1, whole and byte by byte."""
+    with pytest.raises(ProtocolError):
+        read(POST + b"Transfer-Encoding: chunked\r\n\r\n" + framing, step)
+
+
+def test_chunk_extensions_are_read_and_bounded_over_the_whole_content() -> None:
+    """RFC 9112 section 7.1.1: tokens and quoted strings; a flood of them is refused (tiny chunks, long extensions)."""
+    start = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+    message = read(start + b'2;a;b=c ; d = "e\\"\t;f"\r\nxy\r\n0;last\r\n\r\n')[0]
+    assert (message.body, message.ended) == (b"xy", True)
+    sink = Requests()
+    sink.reader.feed(start)
+    with pytest.raises(ProtocolError, match="extensions"):
+        for _ in range(100):
+            sink.reader.feed(b"1;" + b"x" * 900 + b"\r\na\r\n")
 
 
 @given(st.lists(st.binary(max_size=64), max_size=8))

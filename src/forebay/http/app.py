@@ -10,15 +10,19 @@ from typing import Any, TypeVar
 import structlog
 
 from forebay.chain import Handler, Middleware, compile_chain
-from forebay.engine.tasks import Task, gather
+from forebay.engine.tasks import Tasks
 from forebay.errors import HTTPError, ProtocolError
 from forebay.http.binding import Binding, compile_binding, is_coroutine_function, place_of
 from forebay.http.call import Call
+from forebay.http.cancelled import CancelledHandlers
 from forebay.http.exchange import Exchange
+from forebay.http.files import FileCache, FileResponse
 from forebay.http.messages import Request, Response
 from forebay.http.problems import is_expected, problem, problem_of
 from forebay.http.results import Encoder, encoder_for
 from forebay.http.router import Router, parameters
+from forebay.http.websocket_route import check_websocket_handler, websocket_endpoint
+from forebay.http.websocket_settings import WebSocketSettings
 
 __all__ = ["App", "Route"]
 
@@ -78,7 +82,9 @@ class App:
         self._routes: list[Route] = []
         self._middleware: list[HTTPMiddleware] = []
         self._frozen = False
-        self._ending: set[Task[None]] = set()
+        self.cancelled = CancelledHandlers(name)
+        self._tasks = Tasks()  # of WebSockets
+        self.files = FileCache()
         missing, _ = compile_binding(self._missing, "", {})
         self._no_route = Route("", self._missing, missing, encoder_for(Response))
 
@@ -99,14 +105,17 @@ class App:
             binding, result = compile_binding(handler, pattern, parameters(pattern))
             route = Route(pattern, handler, binding, encoder_for(result))
             for method in methods:
-                taken = self._router.add(method.upper(), pattern, route)
-                if taken is not None:
-                    place = f"{taken.pattern} at {taken.place}"
-                    raise ValueError(f"{method.upper()} {pattern} at {route.place} is taken already, by {place}")
+                self._add(method.upper(), route)
             self._routes.append(route)
             return handler
 
         return register
+
+    def _add(self, method: str, route: Route) -> None:
+        taken = self._router.add(method, route.pattern, route)
+        if taken is not None:
+            place = f"{taken.pattern} at {taken.place}"
+            raise ValueError(f"{method} {route.pattern} at {route.place} is taken already, by {place}")
 
     def get(self, pattern: str) -> Callable[[F], F]:
         """Register a handler for GET, and thereby for HEAD."""
@@ -136,6 +145,29 @@ class App:
         """Register a handler for OPTIONS, instead of the automatic answer."""
         return self.route(pattern, ("OPTIONS",))
 
+    def websocket(self, pattern: str, settings: WebSocketSettings | None = None) -> Callable[[F], F]:
+        """Register a handler for WebSockets: ``async def handler(ws, ...)``, with the pattern's parameters by name.
+
+        Its return closes the WebSocket, with 1000; what it raises is logged, and closes it with 1011. Middleware sees
+        the handshake as a GET request: answered with 101, or with what middleware answers instead.
+
+        :param settings: what such a WebSocket may do, from which pages, and how long it waits.
+        :raises ValueError: as for :meth:`route`.
+        :raises TypeError: the handler is no coroutine function, or does not take the pattern's parameters.
+        """
+
+        def register(handler: F) -> F:
+            self._check_open()
+            route = Route(pattern, handler, self._no_route.binding, encoder_for(Response))
+            check_websocket_handler(handler, pattern, parameters(pattern), route.place)
+            route.handler = websocket_endpoint(handler, settings or WebSocketSettings(), self._tasks)
+            route.is_async = True
+            self._add("GET", route)
+            self._routes.append(route)
+            return handler
+
+        return register
+
     def middleware(self, layer: HTTPMiddleware) -> HTTPMiddleware:
         """Register a middleware: ``async def layer(request, call_next)``."""
         self._check_open()
@@ -164,8 +196,9 @@ class App:
 
     async def shutdown(self) -> None:
         """Wait for handlers that were cancelled, then leave the lifespan. Called by the server when it stops."""
-        if self._ending:
-            await gather(*self._ending, return_exceptions=True)
+        await self._tasks.cancel()
+        await self.cancelled.join()
+        self.files.close()
         stack, self._stack = self._stack, None
         if stack is not None:
             await stack.aclose()
@@ -196,6 +229,9 @@ class App:
             if answer.stream is not None:
                 Call(self, route, exchange, path_params).begin(answer)
                 return
+            if isinstance(answer, FileResponse):
+                self.send_file(answer, exchange, route)
+                return
             answer = self.encode_response(answer, exchange, route)
         exchange.respond(*answer)
 
@@ -216,10 +252,14 @@ class App:
         except ValueError as error:
             return self.answer_of(error, exchange, route)
 
-    def cancelled(self, task: Task[None]) -> None:
-        """Keep a handler that was cancelled until it has ended."""
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+    def send_file(self, response: FileResponse, exchange: Exchange, route: Route) -> None:
+        """Answer with a file; one that cannot be sent is the error that says why."""
+        try:
+            response.answer(exchange, self.files)
+        except Exception as error:
+            if exchange.started:
+                raise
+            exchange.respond(*self.answer_of(error, exchange, route))
 
     def _missing(self, request: Request) -> Response:
         """What no route takes: 404, 405, or the automatic OPTIONS."""

@@ -11,6 +11,7 @@ from forebay.engine.loop import Cancelled
 from forebay.engine.tasks import Gate, Task, start_task
 from forebay.errors import ConnectionClosed
 from forebay.http.exchange import Exchange, Receiver
+from forebay.http.files import FileResponse
 from forebay.http.messages import BodySource, Request, Response
 from forebay.http.problems import problem
 
@@ -62,8 +63,8 @@ class Call(Receiver, BodySource):
         if not exchange.has_body:
             self._ended = True
         self._task = task = start_task(self._run(response))
-        if not task.done() and not exchange.finished:
-            exchange.attach(self)
+        if not task.done() and self._readable is None:
+            exchange.attach(self, content=False)  # it comes when the handler asks for it
 
     # -- the Task
 
@@ -75,7 +76,10 @@ class Call(Receiver, BodySource):
                 response = answer if isinstance(answer, Response) else None
                 if response is None and not self._exchange.finished:
                     self._exchange.respond(*answer)
-            if response is not None:
+            if isinstance(response, FileResponse):
+                if not self._exchange.finished:
+                    self._app.send_file(response, self._exchange, self._route)
+            elif response is not None:
                 await self._stream(response)
         except BaseException as error:
             self._rescue(error)
@@ -83,7 +87,7 @@ class Call(Receiver, BodySource):
                 raise
 
     async def _answer(self) -> Any:
-        """What the handler and its middleware make of the request: an answer, or a response to stream."""
+        """What the handler and its middleware make of the request: an answer, or a response to stream, or a file."""
         app, route, exchange = self._app, self._route, self._exchange
         binding = route.binding
         try:
@@ -102,7 +106,7 @@ class Call(Receiver, BodySource):
             if self._gone is not None:
                 raise
             answer = app.answer_of(error, exchange, route)
-        if isinstance(answer, Response) and answer.stream is None:
+        if isinstance(answer, Response) and answer.stream is None and not isinstance(answer, FileResponse):
             return app.encode_response(answer, exchange, route)
         return answer
 
@@ -155,7 +159,7 @@ class Call(Receiver, BodySource):
                 return b""
             if self._readable is None:
                 self._readable = Gate()
-                self._exchange.attach(self)  # with an eager start we may get here first; attaching twice is harmless
+                self._exchange.attach(self)
             else:
                 self._readable.close()
                 self._waits_for_content = True
@@ -216,4 +220,4 @@ class Call(Receiver, BodySource):
         if task is not None and not task.done():
             if not self._waits_for_content:  # else it is told by ConnectionClosed
                 task.cancel()
-            self._app.cancelled(task)
+            self._app.cancelled.add(task, self._exchange.method, self._route.pattern)

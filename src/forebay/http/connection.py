@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 import structlog
 
 from forebay.engine.connection import CloseReason, Connection, ConnectionHandler
 from forebay.engine.loop import now
+from forebay.engine.open_file import OpenFile
 from forebay.errors import ProtocolError
 from forebay.http.exchange import Exchange
-from forebay.http.problems import problem, problem_of
+from forebay.http.half_closed import watch_half_closed
+from forebay.policy.pace import Pace
 from forebay.wire import http1
 
 if TYPE_CHECKING:
@@ -23,67 +26,52 @@ log = structlog.get_logger("forebay.http")
 
 _COALESCE = 32  # answers to pipelined requests that leave in one write, as long as
 _LARGE = 16384  # none of them has more bytes than this
+_HELD_AT_MOST = 65536  # bytes that came behind a request for an upgrade; past it, reading pauses
 
 
 class HTTPConnection(ConnectionHandler):
-    """One client's connection: reads its requests, hands them on one at a time, writes the answers in order."""
+    """One client's connection: reads its requests, hands them on one at a time, writes the answers in order.
+
+    A server may have many thousands of these that only wait, so what few of them need is made when it is needed.
+    """
 
     __slots__ = (
-        "_advancing",
-        "_body_base",
-        "_body_since",
-        "_closing",
-        "_current",
-        "_eof",
-        "_head_since",
-        "_idle_since",
-        "_last_body",
-        "_out",
-        "_paused",
-        "_pending",
-        "_queue",
-        "_queue_full",
-        "_reader",
-        "_receiving",
-        "_refusal",
-        "_unsettled",
-        "conn",
-        "last",
-        "scheme",
-        "server",
-    )
+        "_advancing", "_closing", "_eof", "_handed_over", "_head_since", "_idle_since", "_lingers", "_out", "_pace",
+        "_paused", "_pending", "_queue", "_queue_full", "_reader", "_receiving", "_refusal", "_served", "_unsettled",
+        "conn", "current", "last", "server",
+    )  # fmt: skip
 
     conn: Connection
 
     def __init__(self, server: HTTPServer) -> None:
         self.server = server
-        limits = server.limits
-        self._reader = http1.RequestReader(self, max_head=limits.head, max_line=limits.line, max_count=limits.headers)
-        self.scheme = "http"
+        self._reader = http1.RequestReader(self, server.rules)
         self.last = False  # the answer under way is the last one on this connection
-        self._queue: deque[Exchange] = deque()  # read, not yet handed to the application
-        self._current: Exchange | None = None  # handed to the application, not yet answered
+        self._queue: deque[Exchange] | None = None  # read, not yet handed to the application
+        self.current: Exchange | None = None  # handed to the application, not yet answered
         self._receiving: Exchange | None = None  # its content is still being read
         self._refusal: ProtocolError | None = None  # what to answer after all that went before
         self._pending = False  # the server counts it among those in flight
-        self._out: list[bytes] = []
+        self._out: list[bytes] | None = None  # to be written
         self._advancing = False
         self._unsettled = False  # when the answer under way is complete, there is more to do than to wait
         self._closing = False  # answered for the last time: input is thrown away
         self._eof = False
+        self._lingers = False  # the client does not know yet that we close, and may be sending
+        self._handed_over = False  # the connection is another protocol's
         self._queue_full = False
         self._head_since = 0.0  # when the first piece of an incomplete head came; 0 without one
         self._idle_since = 0.0  # when the last answer was given; 0 before it
-        self._last_body = 0.0  # when a piece of the content came last
-        self._body_since = 0.0  # its average rate is taken from here on; 0 while nobody waits for it
-        self._body_base = 0  # and from this count of bytes
+        self._pace: Pace | None = None  # of the content, while we wait for it
         self._paused = False  # whoever takes the content does not want more of it now
+        self._served = 0  # requests, where their number is limited
 
     # -- from the engine
 
     def on_open(self, conn: Connection) -> None:
         self.conn = conn
-        conn.expire_in(self.server.timeouts.head)
+        timeouts = self.server.timeouts
+        conn.expire_in(min(timeouts.head, timeouts.idle))
 
     def on_message(self, conn: Connection, data: bytes) -> None:
         if self._closing:
@@ -96,93 +84,124 @@ class HTTPConnection(ConnectionHandler):
             between = False
         if between and not (self._queue or self.last or self._closing):
             self._advancing = self._unsettled = False  # all that came is answered, or in the application's hands
-            if self._out:
-                self._write_out()
+            out = self._out
+            if out is not None:
+                self._out = None
+                conn.write(out[0] if len(out) == 1 else b"".join(out))
         else:
+            if self._reader.held and self._reader.kept > _HELD_AT_MOST:
+                conn.pause_reading()
             self._advance()
 
     def on_eof(self, conn: Connection) -> bool:
-        """The client has sent all it wants to. What it asked for is still answered (RFC 9112 section 9.6)."""
-        if self._closing or (self._current is None and not self._queue):
+        """The client has sent all it wants to. What it asked for is still answered, unless it has gone altogether."""
+        current = self.current
+        if self._closing or (current is None and not self._queue):
             return False
         if self._receiving is not None:
             return False  # the content of a request will never be complete
+        if current is not None and not current.http11:
+            return False  # programs that speak HTTP/1.0, proxies among them, end a connection by closing it
         self._eof = self._unsettled = True
+        watch_half_closed(self)
         return True
 
     def on_writable(self, conn: Connection) -> None:
-        if self._current is not None:
-            self._current.writable_again()
+        if self.current is not None:
+            self.current.writable_again()
         elif self._queue and not self._closing:
             self._advancing = True
             self._advance()
 
     def on_drain(self, conn: Connection) -> None:
         self.last = True
-        if self._current is None and not self._queue and not self._reader.in_message and not self._closing:
+        if self.current is None and not self._queue and not self._reader.in_message and not self._closing:
             self._closing = True
             conn.close(CloseReason.DRAIN)
 
     def on_close(self, conn: Connection, reason: CloseReason) -> None:
         self._closing = True
-        self._queue.clear()
-        self._out.clear()
-        self._receiving = None
-        exchange, self._current = self._current, None
+        self._queue = self._out = self._receiving = None
+        self._reader.close()
+        exchange, self.current = self.current, None
         if exchange is not None:
+            server = self.server
             self._not_pending()
-            self.server.disconnects += 1
+            server.disconnects += 1
             if reason is CloseReason.STOPPED:
-                log.warning(
-                    "request cut: the server stops",
-                    server=self.server.name,
-                    method=exchange.method,
-                    path=exchange.raw_path.decode("latin-1"),
-                    seconds=round(now() - exchange.received_at, 3),
-                )
+                server.log_cut(exchange, "the server stops")
+            if server.access_log is not None:
+                server.access_log.record(exchange, now())
             exchange.disconnected(reason)
 
     def on_timeout(self, conn: Connection) -> None:
         """The deadline armed last has come. On the hot path deadlines are neither armed nor disarmed, so look what we
         wait for, and since when; there is always one armed while we wait for the client."""
         timeouts = self.server.timeouts
+        exchange = self.current
+        if exchange is not None and now() >= exchange.deadline:
+            self.server.deadlines += 1
+            exchange.expired()
+            if self._closing:
+                return
+            exchange = self.current
         if self._receiving is not None:
-            self._check_body(conn, self._receiving)
-        elif self._current is not None:
-            conn.expire_in(timeouts.idle)  # our turn; a client that does not read its answer is the engine's to notice
-        elif self._head_since:
-            self._refuse(ProtocolError(f"the head did not come within {timeouts.head:g} s", status=408))
+            self._check_body(self._receiving)
+        elif exchange is not None:
+            # our turn; a client that does not read its answer is the engine's to notice
+            self._wake_in(timeouts.idle)
+        elif self._head_since and self._reader.in_message:
+            left = timeouts.head - (now() - self._head_since)
+            if left > 0:
+                conn.expire_in(left)
+            else:
+                self._refuse(_timed_out(f"the head did not come within {timeouts.head:g} s", "head-timeout"))
         else:
-            left = timeouts.idle - (now() - self._idle_since)
-            if self._idle_since and left > 0:
+            since, seconds, reason = self._idle_since, timeouts.idle, CloseReason.IDLE
+            if not since:
+                since, seconds, reason = conn.opened_at, timeouts.head, CloseReason.FIRST_BYTE
+            left = seconds - (now() - since)
+            if left > 0:
                 conn.expire_in(left)
             else:
                 self._closing = True
-                conn.close(CloseReason.IDLE)
+                conn.close(reason)
 
     # -- from the reader
 
-    def on_head(self) -> None:
+    def on_head(self, line: http1.RequestLine, fields: http1.Fields) -> None:
         if self._closing:
             return
-        reader = self._reader
         server = self.server
         at = now()
         if at >= server.date_until:
             server.renew_date(at)
         self._head_since = 0.0
-        exchange = Exchange(self, reader, at)
-        if reader.chunked or reader.content_length:
+        exchange = Exchange(self, line, fields, at)
+        if fields.simple and self.current is None and not self._queue and not server.measures and self.conn.writable:
+            self._hand_on(exchange)
+            return
+        if server.limits.requests is not None:
+            self._served += 1
+            if self._served >= server.limits.requests:
+                exchange.keep_alive = False
+        if fields.chunked or fields.content_length:
             limit = server.application.body_limit
-            if limit is not None and (reader.content_length or 0) > limit:
-                raise ProtocolError(f"content is longer than {limit} bytes", status=413)
+            if limit is not None and (fields.content_length or 0) > limit:
+                raise ProtocolError(f"content is longer than {limit} bytes", status=413, reason="long-content")
             self._receiving = exchange
-            self._body_since = 0.0
-        else:
-            exchange.body_complete = True
-            if self._current is None and not self._queue and self.conn.writable:
-                self._hand_on(exchange)
-                return
+            self._pace = None
+        elif exchange.upgrade_to:
+            self._reader.held = True  # what follows may be of another protocol
+        elif self.current is None and not self._queue and self.conn.writable:
+            self._hand_on(exchange)
+            if not exchange.keep_alive:
+                self._reader.stop()
+            return
+        elif not exchange.keep_alive:
+            self._reader.stop()
+        if self._queue is None:
+            self._queue = deque()
         self._queue.append(exchange)
         if len(self._queue) > server.limits.pipelined:
             self._queue_full = True
@@ -194,38 +213,74 @@ class HTTPConnection(ConnectionHandler):
             return
         limit = self.server.application.body_limit
         if limit is not None and exchange.body_received + len(data) > limit:
-            raise ProtocolError(f"content is longer than {limit} bytes", status=413)
-        self._last_body = now()
+            raise ProtocolError(f"content is longer than {limit} bytes", status=413, reason="long-content")
+        if self._pace is not None:
+            self._pace.last = now()
         if not exchange.body_arrived(data):
             self.pause_body()
 
-    def on_end(self) -> None:
+    def on_end(self, trailers: http1.HeaderPairs) -> None:
         exchange, self._receiving = self._receiving, None
         if self._paused:  # for the sake of the content, which is complete; its taker need not resume
             self._paused = False
             self.conn.resume_reading()
         if exchange is not None:
-            exchange.body_ended()
+            if not exchange.keep_alive:
+                self._reader.stop()
+            exchange.body_ended(trailers)
 
     # -- from the exchange
 
     def send(self, data: bytes) -> None:
         """Add bytes to the answer; they leave with the next flush."""
         out = self._out
-        out.append(data)
+        if out is None:
+            self._out = out = [data]
+        else:
+            out.append(data)
         if len(data) > _LARGE or len(out) >= _COALESCE:
             self._write_out()
 
     def flush(self) -> bool:
         """Write what was added, unless more is about to come. False: the client is slow."""
-        if self._out and not self._advancing:
+        if self._out is not None and not self._advancing:
             self._write_out()
         return self.conn.writable
 
     def _write_out(self) -> None:
-        out = self._out
-        self.conn.write(out[0] if len(out) == 1 else b"".join(out))
-        out.clear()
+        out, self._out = self._out, None
+        if out is not None:
+            self.conn.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def send_file(self, exchange: Exchange, file: OpenFile, offset: int, count: int) -> None:
+        """Send a part of a file behind what was added. The answer is complete with it."""
+
+        def sent(error: Exception | None) -> None:
+            if error is None:
+                exchange.body_sent += count
+                self.finished(exchange)
+            else:
+                exchange.abort(str(error))
+
+        self._write_out()
+        self.conn.start_file(file, offset, count, sent)
+
+    def leave(self, exchange: Exchange, data: bytes) -> bytes:
+        """Send ``data`` as the answer, and have nothing to do with the connection from then on.
+
+        :return: what came behind the request.
+        """
+        rest = self._reader.take_rest()
+        exchange.keep_alive = True
+        self._advancing = self._closing = self._handed_over = True
+        self.finished(exchange, data)
+        self._write_out()
+        return rest
+
+    def expire(self, exchange: Exchange) -> None:
+        """Look at ``exchange`` when its deadline is over."""
+        if exchange is self.current and exchange.deadline < self.conn.expires_at:
+            self.conn.expire_in(max(0.0, exchange.deadline - now()))
 
     def pause_body(self) -> None:
         """Stop reading."""
@@ -240,100 +295,129 @@ class HTTPConnection(ConnectionHandler):
                 self._await_body(self._receiving)
             self.conn.resume_reading()
 
-    def finished(self, exchange: Exchange) -> None:
-        """The answer is complete: count it, and go on to the next request."""
+    def finished(self, exchange: Exchange, data: bytes = b"") -> None:
+        """The answer is complete with ``data``: count it, and go on to the next request."""
+        if data:
+            if self._out is None and len(data) <= _LARGE:
+                self._out = [data]
+            else:
+                self.send(data)
         exchange.finished = True
         server = self.server
-        server.requests[exchange.method][exchange.status] += 1
         at = self._idle_since = now()
+        try:
+            server.requests[exchange.method][exchange.status] += 1
+        except KeyError:
+            server.requests["other"][exchange.status] += 1
         server.durations.observe(at - exchange.received_at)
-        self._current = None
+        if server.access_log is not None:
+            server.access_log.record(exchange, at)
+        self.current = None
         if self._pending:
             self._not_pending()
         if self._receiving is not None and exchange.keep_alive:
             self._throw_away(exchange)
+        if self._handed_over:
+            return
         if not exchange.keep_alive or self.last:
-            self._close_after(exchange)
+            self._lingers = exchange.fields.keep_alive
+            self._closing = True
+            if not self._advancing:
+                self._say_goodbye()
         elif not self._advancing:
-            if self._unsettled:
+            if self._unsettled or self._reader.held:
                 self._advancing = True
                 self._advance()
-            elif self._out:
+            elif self._out is not None:
                 self._write_out()
 
     def cut(self, exchange: Exchange, reason: str) -> None:
         """The answer cannot be completed."""
-        log.warning(
-            "answer cut",
-            server=self.server.name,
-            method=exchange.method,
-            path=exchange.raw_path.decode("latin-1"),
-            status=exchange.status,
-            reason=reason,
-        )
-        exchange.finished = True
         server = self.server
-        server.requests[exchange.method][exchange.status] += 1
+        server.log_cut(exchange, reason)
+        exchange.finished = True
+        server.requests[exchange.method if exchange.method in server.requests else "other"][exchange.status] += 1
         server.aborts += 1
-        self._current = None
+        if server.access_log is not None:
+            server.access_log.record(exchange, now())
+        self.current = None
         self._not_pending()
         self._closing = True
-        self._out.clear()
+        self._out = None
         self.conn.abort(CloseReason.ERROR)
+
+    def waits_for_answer(self) -> bool:
+        """Whether there is still somebody to answer, maybe."""
+        return not self._closing and (self.current is not None or bool(self._queue))
+
+    def is_quiet(self) -> bool:
+        """Whether all that was added has been written, and taken."""
+        return self._out is None and self.conn.writable
 
     # -- what follows what
 
     def _advance(self) -> None:
         """Hand requests on as long as they are answered at once; then arm the deadline of what we wait for."""
+        reader = self._reader
+        self._hand_on_queued()
+        while reader.held and self.current is None and not self._queue and not self._closing:
+            self.conn.resume_reading()
+            try:
+                reader.release()  # nobody took up the upgrade: what follows is HTTP as well
+            except ProtocolError as error:
+                self._refusal = error
+            self._hand_on_queued()
+        if self._handed_over:
+            return
         queue = self._queue
-        while queue and self._current is None and not self._closing and self.conn.writable:
-            self._hand_on(queue.popleft())
         if self._refusal is not None and not self._closing:
             self._settle_refusal(self._refusal)
         elif self._receiving is not None:
-            if not self._body_since:
+            if self._pace is None:
                 self._await_body(self._receiving)
-        elif self._current is None and not queue:
-            if self._eof or (self.last and not self._reader.in_message):
+        elif self.current is None and not queue:
+            if self._eof or (self.last and not reader.in_message):
                 self._closing = True
-            elif self._reader.in_message and not self._head_since:
+            elif reader.in_message and not self._head_since:
                 self._head_since = now()
                 self.conn.expire_in(self.server.timeouts.head)
-        if self._queue_full and len(queue) <= self.server.limits.pipelined // 2:
+        if self._queue_full and (not queue or len(queue) <= self.server.limits.pipelined // 2):
             self._queue_full = False
             self.conn.resume_reading()
         self._advancing = False
-        self._unsettled = bool(queue) or self._eof or self._refusal is not None or self._reader.in_message
+        self._unsettled = bool(queue) or self._eof or self._refusal is not None or reader.in_message
         if self._closing:
             self._say_goodbye()
         else:
             self.flush()
 
+    def _hand_on_queued(self) -> None:
+        queue = self._queue
+        while queue and self.current is None and not self._closing and self.conn.writable:
+            self._hand_on(queue.popleft())
+        if queue is not None and not queue:
+            self._queue = None
+
     def _hand_on(self, exchange: Exchange) -> None:
-        self._current = exchange
+        self.current = exchange
+        server = self.server
+        if server.measures and server.timeouts.request is not None:
+            exchange.expire_in(server.timeouts.request)
         try:
-            self.server.application.on_request(exchange)
+            server.application.on_request(exchange)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:  # a stray CancelledError included: the client waits for an answer
-            self._application_failed(exchange)
-        if self._current is exchange:
+            log.exception("application failed", server=server.name, method=exchange.method)
+            exchange.fail("application failed")
+        if self.current is exchange:
             self._pending = True
-            self.server.in_flight += 1
+            server.in_flight += 1
 
     def _not_pending(self) -> None:
         if self._pending:
             self._pending = False
             self.server.in_flight -= 1
-
-    def _application_failed(self, exchange: Exchange) -> None:
-        log.exception("application failed", server=self.server.name, method=exchange.method)
-        if exchange.finished:
-            return
-        if not exchange.started:
-            exchange.respond(*problem(500))
-        else:
-            exchange.abort("application failed")
 
     def _throw_away(self, exchange: Exchange) -> None:
         """The answer came before the end of the content: read the rest, which nobody wants, in the usual time."""
@@ -343,27 +427,31 @@ class HTTPConnection(ConnectionHandler):
         self._await_body(exchange)
 
     def _await_body(self, exchange: Exchange) -> None:
-        self._body_since = self._last_body = now()
-        self._body_base = exchange.body_received
-        self.conn.expire_in(self.server.timeouts.body)
-
-    def _check_body(self, conn: Connection, exchange: Exchange) -> None:
         timeouts = self.server.timeouts
-        if self._paused:
-            conn.expire_in(timeouts.body)
-            return  # the client waits for us, not we for it
-        at = now()
-        elapsed = at - self._body_since
-        left = timeouts.body - (at - self._last_body)
-        if left <= 0 and exchange.finished:
-            self._closing = True
-            conn.close(CloseReason.TIMEOUT)  # it has its answer: another one would be taken for the next request's
-        elif left <= 0:
-            self._refuse(ProtocolError(f"no content came for {timeouts.body:g} s", status=408))
-        elif elapsed >= timeouts.body and exchange.body_received - self._body_base < timeouts.body_rate * elapsed:
-            self._refuse(ProtocolError(f"content comes slower than {timeouts.body_rate} bytes a second", status=408))
+        self._pace = Pace(timeouts.body, timeouts.body_rate, now(), exchange.body_received)
+        self._wake_in(timeouts.body)
+
+    def _wake_in(self, seconds: float) -> None:
+        """Come back in ``seconds``, or when the deadline of the answer under way is over."""
+        exchange = self.current
+        if exchange is not None and exchange.deadline != inf:
+            seconds = min(seconds, max(0.0, exchange.deadline - now()))
+        self.conn.expire_in(seconds)
+
+    def _check_body(self, exchange: Exchange) -> None:
+        pace, at = self._pace, now()
+        if self._paused or pace is None:  # the client waits for us, not we for it
+            self._wake_in(self.server.timeouts.body)
+        elif (left := pace.left(at)) <= 0:
+            if exchange.finished:
+                self._closing = True
+                self.conn.close(CloseReason.TIMEOUT)  # it has its answer: another one would be the next request's
+            else:
+                self._refuse(_timed_out(f"no content came for {pace.timeout:g} s", "body-timeout"))
+        elif pace.too_slow(at, exchange.body_received):
+            self._refuse(_timed_out(f"content comes slower than {pace.rate} bytes a second", "body-rate"))
         else:
-            conn.expire_in(left)
+            self._wake_in(left)
 
     # -- the ends of a connection
 
@@ -381,45 +469,29 @@ class HTTPConnection(ConnectionHandler):
                 return
             if self._queue:
                 self._queue.pop()
-            elif victim is self._current:
+            elif victim is self.current:
                 if victim.started:
                     self.cut(victim, str(error))
                     return
-                self._current = None
+                self.current = None
                 self._not_pending()
                 victim.disconnected(CloseReason.ERROR)
-        if self._current is not None or self._queue:
+        if self.current is not None or self._queue:
             return
-        server = self.server
-        server.refused[error.status] += 1
-        server.log_refusal(self.conn, error)
-        status, lines, body = problem_of(error)
-        self.send(
-            b"".join(
-                (
-                    http1.STATUS_LINES[status],
-                    lines,
-                    http1.content_length(len(body)),
-                    server.date_lines,
-                    b"connection: close\r\n\r\n",
-                    body,
-                )
-            )
-        )
+        self.send(self.server.refuse(self, victim, error))
         self._closing = True
-
-    def _close_after(self, exchange: Exchange) -> None:
-        self._closing = True
-        if not self._advancing:
-            self._say_goodbye()
 
     def _say_goodbye(self) -> None:
         """Send what is left and close. Where the client may still be sending, wait for it to read our answer first:
         closing at once would reset the connection, and the answer with it (RFC 9112 section 9.6)."""
         conn = self.conn
         self.flush()
-        self._queue.clear()
-        unread = self._receiving is not None or self._refusal is not None
+        self._queue = None
+        lingers = self._lingers or self._receiving is not None or self._refusal is not None
         self._receiving = None
-        linger = self.server.timeouts.linger if unread else 0.0
+        linger = self.server.timeouts.linger if lingers else 0.0
         conn.close(CloseReason.DRAIN if self.last else CloseReason.APP, linger=linger)
+
+
+def _timed_out(message: str, reason: str) -> ProtocolError:
+    return ProtocolError(message, status=408, reason=reason)
