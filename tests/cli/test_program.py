@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 
 import pytest
 
 from forebay.cli import main
+from tests.engine.connecting import tls_files
 from tests.support import free_port
 
 APP = """
@@ -113,10 +116,21 @@ def test_the_version(tmp_path: Path) -> None:
         (["run", "things:app", "--bogus"], "No such option"),
         (["run", "things:app", "--workers", "0"], "--workers"),
         (["run", "things:app", "--bind", "127.0.0.1:8000"], "has no scheme"),
-        (["run", "things:app", "--bind", "ftp://127.0.0.1:21"], "expected http or tcp"),
+        (["run", "things:app", "--bind", "ftp://127.0.0.1:21"], "expected http or https or tcp"),
         (["run", "things:app", "--admin", "everywhere"], "--admin: cannot be"),
         (["run", "things:app", "--admin", "0.0.0.0:9900"], "needs a token"),
         (["run", "things:app", "--drain-timeout", "5"], 'as in "5s"'),
+        (["run", "things:app", "--root-path", "api"], "as in /api"),
+        (["run", "things:app", "--certificate", "things.py"], "--certificate needs --key as well"),
+        (["run", "things:app", "--key", "things.py"], "--key needs --certificate as well"),
+        (["run", "things:app", "--certificate", "nosuch.pem", "--key", "things.py"], "'nosuch.pem' does not exist"),
+        (["run", "things:app", "--certificate", ".", "--key", "things.py"], "is a directory"),
+        (["run", "things:app", "--certificate", "things.py", "--key", "things.py"], "without --bind https://"),
+        (["run", "things:app", "--access-log", "nosuch/log"], "there is no folder nosuch"),
+        (["run", "things:app", "--access-log", "."], "'.' is a folder"),
+        (["run", "things:app", "--access-log-format", "json"], "needs --access-log"),
+        (["run", "things:app", "--access-log", "-", "--access-log-format", "apache"], "common, combined, json"),
+        (["run", "things:app", "--access-log", "-", "--access-log-format", "{clint}"], "did you mean"),
         (["up"], "forebay.toml: no such file"),
         (["gateway"], "Missing argument 'FILE'"),
         (["check"], "Missing argument 'FILE'"),
@@ -141,8 +155,7 @@ def test_a_variable_that_is_wrong_exits_with_2(folder: Path) -> None:
     ("target", "said"),
     [
         ("nosuch:app", "cannot import 'nosuch': No module named 'nosuch'"),
-        ("things:nosuch", "module things has no attribute 'nosuch'; it has: app, server"),
-        ("things:asgi", "ASGI applications are not hosted yet"),
+        ("things:nosuch", "module things has no attribute 'nosuch'; it has: app, asgi, server"),
         ("things:Echo", "is a class"),
     ],
 )
@@ -241,6 +254,58 @@ def test_run_serves_an_app_until_a_signal(folder: Path, number: int) -> None:
     log = "".join(program.lines)
     assert "process=things#0" in log
     assert "process=things#1" in log
+
+
+def test_run_serves_https_and_logs_requests(folder: Path) -> None:
+    """With the certificate it was given, in every worker; the access log is whole once it has ended."""
+    port = free_port()
+    certificate, authority = tls_files()
+    chain, key = certificate.files
+    arguments = ["--certificate", chain, "--key", key, "--access-log", "requests.log", "--access-log-format", "json"]
+    url = f"https://127.0.0.1:{port}"
+    with Running(folder, "run", "things:app", "--bind", url, "--workers", "2", "--admin", "off", *arguments) as program:
+        program.until("event=ready")
+        for _ in range(4):
+            context = ssl.create_default_context(cafile=authority)
+            connection = HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
+            connection.request("GET", "/?secret=1")
+            assert connection.getresponse().read() == b"hello"
+            connection.close()
+        assert program.end() == 0
+    lines = [json.loads(line) for line in (folder / "requests.log").read_text().splitlines()]
+    assert [(line["path"], line["status"], line["scheme"]) for line in lines] == [("/", 200, "https")] * 4
+
+
+def test_run_writes_the_access_log_to_standard_output(folder: Path) -> None:
+    """In the format that is usual, and nothing else stands there."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with Running(folder, "run", "things:app", "--bind", url, "--admin", "off", "--access-log", "-") as program:
+        program.until("event=ready")
+        connection = HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/", headers={"User-Agent": "tester"})
+        assert connection.getresponse().read() == b"hello"
+        connection.close()
+        assert program.process.stdout is not None
+        line = program.process.stdout.readline()
+        assert re.fullmatch(r'127\.0\.0\.1 - - \[.+\] "GET / HTTP/1\.1" 200 5 "-" "tester"\n', line)
+        assert program.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["things:app"], "https://127.0.0.1:{port} without a certificate: give it one with --certificate and --key"),
+        (["things:server", "--access-log", "-"], "things:server is a Service: give it its access log in the code"),
+    ],
+)
+def test_what_cannot_be_served_so_exits_with_3(folder: Path, arguments: list[str], said: str) -> None:
+    """In one line, with what to do about it."""
+    port = free_port()
+    scheme = "https" if "things:app" in arguments else "tcp"
+    url = f"{scheme}://127.0.0.1:{port}"
+    done = forebay(folder, "run", *arguments, "--bind", url, "--admin", "off")
+    assert said.format(port=port) in failed(done, 3)
 
 
 def test_run_without_standard_streams(folder: Path) -> None:

@@ -45,6 +45,15 @@ TCP = {"app": "a:b", "bind": ["tcp://127.0.0.1:7100"]}
         ),
         ({"services": {"c": TCP}, "system": {"admin": "off"}}, ["nc 127.0.0.1 7100"]),
         *[
+            ({"gateway": {"bind": [url]}, "routes": GATEWAY["routes"][:1], "system": {"admin": "off"}}, commands)
+            for url, commands in (
+                ("https://*:8443", ["curl -sk https://127.0.0.1:8443/api/users"]),
+                ("unix:///run/my gate.sock", ["curl -s --unix-socket '/run/my gate.sock' http://localhost/api/users"]),
+                ("unix://@gate", ["curl -s --abstract-unix-socket gate http://localhost/api/users"]),
+                ("fd://3", []),
+            )
+        ],
+        *[
             ({"services": {"c": {"app": "a:b", "bind": [url]}}, "system": {"admin": "off"}}, commands)
             for url, commands in (
                 ("tcp://*:7100", ["nc 127.0.0.1 7100"]),

@@ -212,6 +212,36 @@ def test_broken_10_not_toml(shop: Path) -> None:
         ('"100/s"', '"0/s"', "routes[0].filters[0].rate_limit.rate", 34, "more than 0"),
         ('"client-ip"', '"header:x"', "routes[0].filters[0].rate_limit.key", 34, "client-ip"),
         ("[[routes]]", "[[route]]", "route", 27, "routes"),
+        ('"http://127.0.0.1:8080"', '"https://127.0.0.1:8443"', "gateway.bind[0]", 13, "add tls ="),
+        ("workers = 1", 'tls = { certificate = "x", key = "x" }', "gateway.tls", 14, "https://"),
+        ("workers = 1", 'tls = { certificate = "x", key = "x" }', "gateway.tls.key", 14, "PEM file"),
+        ("workers = 1", 'tls = { certificate = "x" }', "gateway.tls.key", 14, "add key"),
+        ("workers = 1", 'tls = { cert = "x", key = "x" }', "gateway.tls.cert", 14, "certificate"),
+        ("workers = 1", 'access_log = { path = "nosuch/log" }', "gateway.access_log.path", 14, "standard output"),
+        ("workers = 1", 'access_log = { path = "/" }', "gateway.access_log.path", 14, "standard output"),
+        ("workers = 1", 'access_log = { path = "" }', "gateway.access_log.path", 14, ""),
+        ("workers = 1", 'access_log = "-"', "gateway.access_log", 14, ""),
+        (
+            "workers = 1",
+            'access_log = { path = "-", format = "{clint}" }',
+            "gateway.access_log.format",
+            14,
+            "{client}",
+        ),
+        (
+            '["tcp://127.0.0.1:7100"]',
+            '["tcp://127.0.0.1:7100"]\ntls = { certificate = "x", key = "x" }',
+            "services.chat.tls",
+            11,
+            "https://",
+        ),
+        (
+            '["tcp://127.0.0.1:7100"]',
+            '["tcp://127.0.0.1:7100"]\naccess_log = { path = "nosuch/log" }',
+            "services.chat.access_log.path",
+            11,
+            "standard output",
+        ),
     ],
 )
 def test_a_mistake_is_named(shop: Path, old: str, new: str, key: str, line: int, remedy: str) -> None:
@@ -227,6 +257,41 @@ def test_services_listen_on_whatever_there_is(shop: Path, urls: str) -> None:
     """Datagrams and connections have ports of their own; sockets without ports differ by name."""
     shop.write_text(SHOP.replace('["tcp://127.0.0.1:7100"]', f"[{urls}]", 1))
     assert ", ".join(f'"{url}"' for url in load_system(shop).services["chat"].bind) == urls
+
+
+def test_services_and_the_gateway_have_certificates_and_access_logs(shop: Path) -> None:
+    """On addresses of all kinds; a service that brings its own certificate needs none here."""
+    pem = shop.parent / "any.pem"
+    pem.write_text("")
+    tls = f'tls = {{ certificate = "{pem}", key = "{pem}" }}'
+    log = f'access_log = {{ path = "{shop.parent}/access.log", format = "{{client}} {{status}}" }}'
+    text = SHOP.replace('["http://127.0.0.1:8080"]', f'["https://*:8443", "unix:///run/g", "fd://3"]\n{tls}\n{log}')
+    text = text.replace('"http://127.0.0.1:7002"]', f'"https://127.0.0.1:7002"]\n{tls}\naccess_log = {{ path = "-" }}')
+    shop.write_text(text.replace("tcp://127.0.0.1:7100", "https://127.0.0.1:7100"))
+    config = load_system(shop)
+    gateway, users = config.gateway, config.services["users"]
+    assert gateway is not None
+    assert gateway.tls is not None
+    assert gateway.access_log is not None
+    assert (gateway.tls.certificate, gateway.access_log.format) == (str(pem), "{client} {status}")
+    assert users.access_log is not None
+    assert (users.access_log.path, users.access_log.format) == ("-", "combined")
+    assert config.services["chat"].tls is None
+    assert msgspec.convert(msgspec.to_builtins(config), SystemConfig) == config
+
+
+def test_a_certificate_may_come_from_variables(shop: Path) -> None:
+    """One that is half given is reported with the variable."""
+    pem = shop.parent / "any.pem"
+    pem.write_text("")
+    environ = {"FOREBAY_GATEWAY_BIND": "https://127.0.0.1:8443", "FOREBAY_GATEWAY_TLS_CERTIFICATE": str(pem)}
+    with pytest.raises(ConfigError, match=r"gateway\.tls\.key: missing"):
+        load_system(shop, environ=environ)
+    config = load_system(shop, environ={**environ, "FOREBAY_GATEWAY_TLS_KEY": str(pem)})
+    assert config.gateway is not None
+    assert config.gateway.tls is not None
+    with pytest.raises(ConfigError, match=r'FOREBAY_GATEWAY_TLS_KEY: "nosuch" does not exist'):
+        load_system(shop, environ={**environ, "FOREBAY_GATEWAY_TLS_KEY": "nosuch"})
 
 
 def test_all_problems_are_listed_at_once(shop: Path) -> None:

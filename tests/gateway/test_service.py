@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,6 +14,7 @@ from forebay.config import schema
 from forebay.errors import ConfigError, StartError
 from forebay.gateway import Gateway, can_update
 from forebay.service import Service
+from tests.engine.connecting import client_context, tls_files
 from tests.gateway.kit import (
     HELLO,
     FakeConnection,
@@ -23,7 +26,7 @@ from tests.gateway.kit import (
     port_of,
     says_hello,
 )
-from tests.support import eventually, free_port, raw_client, running
+from tests.support import RawClient, eventually, free_port, raw_client, running
 
 
 def test_it_is_a_service() -> None:
@@ -180,3 +183,26 @@ async def test_stop_cuts_what_is_in_flight() -> None:
             await gateway.stop()
             assert await one.rest() == b""
             await eventually(lambda: not target.tasks)
+
+
+async def test_it_serves_https_and_unix_sockets_and_logs_requests(tmp_path: Path) -> None:
+    """With the certificate and the access log of its section; a change of either needs a new worker."""
+    chain, key = tls_files()[0].files
+    served: dict[str, Any] = {
+        "bind": ["https://127.0.0.1:0", f"unix://{tmp_path}/gateway"],
+        "tls": schema.TLSConfig(certificate=chain, key=key),
+        "access_log": schema.AccessLogConfig(path=str(tmp_path / "log"), format="{scheme} {path} {status}"),
+    }
+    async with backend() as (_, url), gateway_to(url, **served) as gateway:
+        assert [address.scheme for address in gateway.addresses] == ["https", "unix"]
+        for opening in (
+            asyncio.open_connection("127.0.0.1", port_of(gateway), ssl=client_context()),
+            asyncio.open_unix_connection(f"{tmp_path}/gateway"),
+        ):
+            client = RawClient(*await asyncio.wait_for(opening, 5))
+            status, _, body = await client.get("/things")
+            assert (status, json.loads(body)["target"]) == (200, "/things")
+            client.writer.transport.abort()
+        for changed in ({"tls": None, "bind": ["http://127.0.0.1:0"]}, {"access_log": None}):
+            assert not can_update(gateway.config, config_of(url, **{**served, **changed}))
+    assert (tmp_path / "log").read_text().splitlines() == ["https /things 200", "http /things 200"]

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from forebay.config import System, SystemConfig
+from forebay.config import System, SystemConfig, TLSConfig
 from forebay.engine.cores import worker_count
 from forebay.errors import ConfigError
 from forebay.runtime.plan import FileSource, app_plan, system_plan
@@ -124,3 +124,16 @@ def test_what_a_file_is_overridden_with_stays(file: Path) -> None:
     """A plan is made by whatever loads the configuration, flags and all."""
     config: Any = msgspec.convert({"services": {"a": {"app": "a:b", "bind": ["http://127.0.0.1:1"]}}}, SystemConfig)
     assert [spec.name for spec in FileSource(file, lambda: config).first().specs] == ["a@1"]
+
+
+def test_workers_are_told_of_their_certificate_and_access_log() -> None:
+    """Of a certificate only where they are to show one; and of what is not given, nothing."""
+    files = {"certificate": "c.pem", "key": "k.pem"}
+    both = {"app": "a:b", "bind": ["http://127.0.0.1:1", "https://127.0.0.1:2"], "tls": files}
+    config = msgspec.convert({"services": {"a": {**both, "access_log": {"path": "-"}}}}, SystemConfig)
+    plain, encrypted = (spec.args for spec in system_plan(config).specs)
+    assert "tls" not in plain
+    assert encrypted["tls"] == files
+    assert plain["access_log"] == encrypted["access_log"] == {"path": "-"}
+    (spec,) = app_plan("a:b", None, 1, System(), tls=msgspec.convert(files, TLSConfig)).specs
+    assert (spec.args["tls"], "access_log" in spec.args) == (files, False)

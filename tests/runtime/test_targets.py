@@ -9,9 +9,11 @@ import pytest
 from forebay.engine import TCPServer
 from forebay.errors import StartError
 from forebay.http import HTTPServer
-from forebay.runtime.targets import import_target, to_service
+from forebay.http.asgi import ASGIApplication
+from forebay.runtime.targets import call_factory, import_target, to_service
 
 MODULE = """
+import functools
 from forebay import App, TCPServer, ConnectionHandler
 app = App()
 class Nest:
@@ -26,6 +28,37 @@ async def asgi(scope, receive, send): ...
 class Asgi:
     async def __call__(self, scope, receive, send): ...
 asgi_object = Asgi()
+class Endpoint:
+    def __init__(self, scope, receive, send): ...
+    def __await__(self): ...
+wrapped = functools.partial(asgi)
+def plain(scope, receive, send): return asgi(scope, receive, send)
+def varied(app):
+    @functools.wraps(app)
+    async def inner(*args, **kwargs): return await app(*args, **kwargs)
+    return inner
+decorated = varied(asgi)
+from forebay.http.asgi import ASGIApplication
+hosted = ASGIApplication(asgi, name="own", lifespan="off")
+class Asgi2:
+    def __init__(self, scope): ...
+    async def __call__(self, receive, send): ...
+def asgi2(scope):
+    async def inner(receive, send): ...
+    return inner
+def wsgi(environ, start_response): return []
+class Wsgi:
+    def __call__(self, environ, start_response): return []
+wsgi_object = Wsgi()
+def three(a, b, c): ...
+def make_asgi():
+    return asgi
+async def make_later():
+    return asgi
+def make_with(name):
+    return asgi
+def make_broken():
+    raise LookupError("no settings")
 class Fixed:
     name = "fixed"
     async def start(self): ...
@@ -66,6 +99,56 @@ def test_an_app_gets_a_server(target: str) -> None:
     assert service.name == "users@7001"
 
 
+@pytest.mark.parametrize("name", ["asgi", "asgi_object", "Endpoint", "wrapped", "plain", "decorated"])
+def test_an_asgi_application_gets_a_server(name: str) -> None:
+    """However it is written: a coroutine function, an object that is called like one, a class that is awaited."""
+    found = import_target(f"things_of_ours:{name}")
+    service = to_service("x", found, None, name="shop", root_path="/api")
+    assert isinstance(service, HTTPServer)
+    assert isinstance(service.application, ASGIApplication)
+    assert (service.application.app, service.application.root_path) == (found, "/api")
+    assert (service.name, service.application.name) == ("shop", "shop")
+
+
+def test_an_asgi_application_with_settings_of_its_own() -> None:
+    """Is served as it is."""
+    found = import_target("things_of_ours:hosted")
+    service = to_service("x", found, None, name="shop")
+    assert isinstance(service, HTTPServer)
+    assert service.application is found
+
+
+def test_a_root_path_is_for_asgi_applications() -> None:
+    """Nothing else would see it."""
+    for name, said in (("app", "is an App"), ("hosted", "has its own")):
+        with pytest.raises(StartError, match=said):
+            to_service("x", import_target(f"things_of_ours:{name}"), None, name="x", root_path="/api")
+    with pytest.raises(StartError, match="--root-path is for ASGI applications"):
+        to_service("x", import_target("things_of_ours:server"), None, name="x", root_path="/api")
+
+
+@pytest.mark.parametrize("name", ["make_app", "make_asgi"])
+def test_a_factory_makes_what_is_run(name: str) -> None:
+    """An App, or an ASGI application."""
+    made = call_factory("x", import_target(f"things_of_ours:{name}"))
+    assert isinstance(to_service("x", made, None, name="x"), HTTPServer)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("number", "x is of type int: with --factory it must be a function"),
+        ("make_later", "x is a coroutine function"),
+        ("make_with", r"x has parameters \(name\): with --factory it must have none"),
+        ("make_broken", r"x\(\) failed: LookupError: no settings \(.*things_of_ours.py, line \d+\)"),
+    ],
+)
+def test_what_is_no_factory_says_why(name: str, said: str) -> None:
+    """In one line, with its place where it failed."""
+    with pytest.raises(StartError, match=said):
+        call_factory("x", import_target(f"things_of_ours:{name}"))
+
+
 def test_a_service_is_taken_as_it_is() -> None:
     """With its own address and name."""
     service = to_service("x", import_target("things_of_ours:server"), None, name="chat")
@@ -88,16 +171,25 @@ def test_a_service_is_given_another_address() -> None:
     [
         ("nosuch:app", "cannot import 'nosuch': No module named 'nosuch'"),
         ("nosuch.deeper:app", "cannot import 'nosuch.deeper': No module named 'nosuch'"),
-        ("things_of_ours:app2", "has no attribute 'app2'; it has: app, fixed, named, server"),
-        ("nothing_here:app", "has no attribute 'app'; it has no App and no Service"),
+        (
+            "things_of_ours:app2",
+            "has no attribute 'app2'; it has: app, asgi, asgi_object, "
+            "decorated, fixed, hosted, named, plain, server, wrapped",
+        ),
+        ("nothing_here:app", "has no attribute 'app'; it has no App, no Service and no ASGI application"),
         ("things_of_ours:nest.outer", "has no attribute 'nest.outer'"),
         ("broken_syntax:app", "line 1"),
         ("broken_inside:app", "ZeroDivisionError: division by zero"),
         ("broken_inside:app", "broken_inside.py, line 3"),
         ("broken_import:app", "broken_import.py, line 2"),
         ("things_of_ours:make_app", "app = make_app()"),
-        ("things_of_ours:asgi", "ASGI applications are not hosted yet"),
-        ("things_of_ours:asgi_object", "ASGI applications are not hosted yet"),
+        ("things_of_ours:make_app", "run it with --factory"),
+        ("things_of_ours:Asgi", "is a class"),
+        ("things_of_ours:Asgi2", "is an ASGI 2 application"),
+        ("things_of_ours:asgi2", "guarantee_single_callable"),
+        ("things_of_ours:wsgi", "is a WSGI application"),
+        ("things_of_ours:wsgi_object", "a2wsgi.WSGIMiddleware"),
+        ("things_of_ours:three", "is a function of (a, b, c), and no ASGI application"),
         ("things_of_ours:Fixed", "is a class"),
         ("things_of_ours:App", "is a class, not an App"),
         ("things_of_ours:number", "is of type int"),
@@ -127,7 +219,9 @@ def test_a_tcp_server_is_given_addresses_of_connections_only() -> None:
 
 def test_an_app_is_given_http_addresses_only() -> None:
     """Anything else is refused in one line."""
-    assert refusal("things_of_ours:app", ["tcp://127.0.0.1:7"]).endswith("has scheme 'tcp'; expected http")
+    assert refusal("things_of_ours:app", ["tcp://127.0.0.1:7"]).endswith(
+        "has scheme 'tcp'; expected http or https or unix or fd"
+    )
 
 
 async def test_nothing_is_served_in_the_clear_where_tls_was_asked_for() -> None:

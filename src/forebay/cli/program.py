@@ -16,9 +16,17 @@ import msgspec
 
 from forebay.admin.process import package_version
 from forebay.cli.summary import print_summary
-from forebay.config import SystemConfig, load_settings, load_system
+from forebay.config import (
+    AccessLogConfig,
+    SystemConfig,
+    TLSConfig,
+    cannot_log_to,
+    load_settings,
+    load_system,
+)
 from forebay.engine.address import BIND_SCHEMES, parse_address
 from forebay.errors import ConfigError, ForebayError, StartError
+from forebay.http.access_format import compile_format
 from forebay.runtime.logs import LogSettings, configure_logging
 from forebay.runtime.plan import FileSource, app_plan
 from forebay.runtime.system import run_plan
@@ -102,6 +110,21 @@ def _target(_: click.Context, __: click.Parameter, target: str) -> str:
     return target
 
 
+def _log_path(_: click.Context, __: click.Parameter, path: str | None) -> str | None:
+    if path is not None and (reason := cannot_log_to(path)):
+        raise click.BadParameter(f"'{path}' {reason}; give the path of a file, or - for standard output")
+    return path
+
+
+def _log_format(_: click.Context, __: click.Parameter, form: str | None) -> str | None:
+    if form is not None:
+        try:
+            compile_format(form)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return form
+
+
 def _workers(_: click.Context, __: click.Parameter, text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
@@ -110,6 +133,13 @@ def _workers(_: click.Context, __: click.Parameter, text: str) -> int | Literal[
     return int(text)
 
 
+def _root_path(_: click.Context, __: click.Parameter, path: str) -> str:
+    if path and (not path.startswith("/") or path.endswith("/")):
+        raise click.BadParameter(f"'{path}' must begin with a slash and not end with one, as in /api")
+    return path
+
+
+_pem = click.Path(exists=True, dir_okay=False, readable=True)
 _admin = click.option("--admin", metavar="HOST:PORT|off", help="Probes, metrics and status page. [127.0.0.1:9900]")
 _drain = click.option("--drain-timeout", metavar="DURATION", help="For what is in flight when it ends. [30s]")
 _level = click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[info]")
@@ -130,6 +160,17 @@ def _flags(**given: str | None) -> dict[str, str]:
 @click.argument("target", metavar="MODULE:NAME", callback=_target)
 @click.option("--bind", metavar="URL", multiple=True, callback=_bind, help="Where to listen; may be repeated.")
 @click.option("--workers", metavar="N|auto", default="1", callback=_workers, help="Processes; auto: one per core. [1]")
+@click.option("--factory", is_flag=True, help="NAME is a function that returns what is to run.")
+@click.option("--root-path", metavar="PATH", default="", callback=_root_path, help="Where a proxy mounts an ASGI app.")
+@click.option("--certificate", metavar="FILE", type=_pem, help="PEM file to show on https:// addresses; with --key.")
+@click.option("--key", metavar="FILE", type=_pem, help="PEM file with the certificate's private key.")
+@click.option("--access-log", metavar="PATH|-", callback=_log_path, help="Log requests; -: to standard output.")
+@click.option(
+    "--access-log-format",
+    metavar="NAME|FORMAT",
+    callback=_log_format,
+    help="common, combined, json, or a format of your own. [combined]",
+)
 @_admin
 @_drain
 @_level
@@ -138,27 +179,65 @@ def run_command(
     target: str,
     bind: tuple[str, ...],
     workers: int | Literal["auto"],
+    factory: bool,
+    root_path: str,
+    certificate: str | None,
+    key: str | None,
+    access_log: str | None,
+    access_log_format: str | None,
     admin: str | None,
     drain_timeout: str | None,
     log_level: str | None,
     log_format: str | None,
 ) -> int:
-    """Run an App or a Service.
+    """Run an App, a Service, or any ASGI application.
 
-    An App listens on http://127.0.0.1:8000 when no --bind says otherwise; a Service brings its own address. SIGHUP
-    starts new workers with new code and drains the old ones; SIGTERM and SIGINT drain.
+    An application listens on http://127.0.0.1:8000 when no --bind says otherwise; a Service brings its own address.
+    SIGHUP starts new workers with new code and drains the old ones; SIGTERM and SIGINT drain.
 
     \b
     Example:
       forebay run shop.users:app --bind http://127.0.0.1:7001 --workers 2
     """
+    tls = _tls(bind, certificate, key)
+    log = _access_log(access_log, access_log_format)
     flags = _flags(admin=admin, drain_timeout=drain_timeout, log_level=log_level, log_format=log_format)
     settings = load_settings(os.environ, flags)
     if "FOREBAY_SYSTEM_NAME" not in os.environ:
         settings = msgspec.structs.replace(settings, name=target.partition(":")[0].rpartition(".")[2])
     configure_logging(LogSettings(settings.log_level, settings.log_format))
     asked_for_admin = admin is not None or "FOREBAY_SYSTEM_ADMIN" in os.environ
-    return run_plan(app_plan(target, bind, workers, settings, admin_optional=not asked_for_admin))
+    plan = app_plan(
+        target,
+        bind,
+        workers,
+        settings,
+        admin_optional=not asked_for_admin,
+        tls=tls,
+        access_log=log,
+        factory=factory,
+        root_path=root_path,
+    )
+    return run_plan(plan)
+
+
+def _tls(bind: tuple[str, ...], certificate: str | None, key: str | None) -> TLSConfig | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        there, missing = ("--key", "--certificate") if certificate is None else ("--certificate", "--key")
+        raise click.UsageError(f"{there} needs {missing} as well")
+    if not any(url.lower().startswith("https://") for url in bind):
+        raise click.UsageError("--certificate is of no use without --bind https://HOST:PORT")
+    return TLSConfig(certificate=certificate, key=key)
+
+
+def _access_log(path: str | None, form: str | None) -> AccessLogConfig | None:
+    if path is None:
+        if form is not None:
+            raise click.UsageError("--access-log-format needs --access-log, as in --access-log -")
+        return None
+    return AccessLogConfig(path=path) if form is None else AccessLogConfig(path=path, format=form)
 
 
 @program.command("gateway")

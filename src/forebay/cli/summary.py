@@ -41,13 +41,14 @@ def commands_to_try(config: SystemConfig, count: int = 3) -> list[str]:
     """Up to ``count`` commands that get an answer of this system, the most telling ones first."""
     gateway, tcp, http = [], [], []
     if config.gateway is not None:
-        base = _reachable(config.gateway.bind[0])
-        gateway = [f"curl -s {base}{route.match.path.removesuffix('/*') or '/'}" for route in config.routes]
+        at = _reachable(config.gateway.bind[0])
+        if at.scheme != "fd":  # who knows where that is
+            gateway = [_curl(at, route.match.path.removesuffix("/*") or "/") for route in config.routes]
     for service in config.services.values():
         address = _reachable(service.bind[0])
         match address.scheme:
-            case "http":
-                http.append(f"curl -s {address}/")
+            case "http" | "https":
+                http.append(_curl(address, "/"))
             case "tcp":
                 tcp.append(f"nc {address.host} {address.port}")
             case "udp":
@@ -63,6 +64,13 @@ def commands_to_try(config: SystemConfig, count: int = 3) -> list[str]:
         admin = [f"curl -s {at}/readyz", f"curl -s{token} {at}/metrics"]
     found = [*gateway[:1], *tcp[:1], *admin[:1], *http[:1], *gateway[1:], *admin[1:], *tcp[1:], *http[1:]]
     return found[:count]
+
+
+def _curl(address: Address, path: str) -> str:
+    if address.scheme == "unix":
+        option = "--abstract-unix-socket" if address.host.startswith("@") else "--unix-socket"
+        return f"curl -s {option} {shlex.quote(address.host.removeprefix('@'))} http://localhost{path}"
+    return f"curl -s{'k' if address.scheme == 'https' else ''} {address}{path}"
 
 
 def _reachable(url: str) -> Address:

@@ -1,8 +1,9 @@
 """Configuration files: what they may say, and loading them. Noticing that they changed: :mod:`forebay.config.watch`."""
 
-from forebay.config.checks import is_loopback
+from forebay.config.checks import cannot_log_to, is_loopback
 from forebay.config.load import load_settings, load_system
 from forebay.config.schema import (
+    AccessLogConfig,
     Balance,
     Filter,
     GatewayConfig,
@@ -17,11 +18,13 @@ from forebay.config.schema import (
     System,
     SystemConfig,
     Target,
+    TLSConfig,
     Upstream,
 )
 from forebay.config.units import parse_duration, parse_rate, parse_size
 
 __all__ = [
+    "AccessLogConfig",
     "Balance",
     "Filter",
     "GatewayConfig",
@@ -35,8 +38,10 @@ __all__ = [
     "ServiceConfig",
     "System",
     "SystemConfig",
+    "TLSConfig",
     "Target",
     "Upstream",
+    "cannot_log_to",
     "is_loopback",
     "load_settings",
     "load_system",

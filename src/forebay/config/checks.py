@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Iterator
 
 from forebay.config.document import Key
-from forebay.config.schema import Route, SystemConfig, Upstream
+from forebay.config.schema import GatewayConfig, Route, ServiceConfig, SystemConfig, Upstream
 from forebay.config.shape import nearest
-from forebay.engine.address import ANY_HOST, BIND_SCHEMES, Address, parse_address
+from forebay.engine.address import ANY_HOST, BIND_SCHEMES, HTTP_SCHEMES, Address, parse_address
+from forebay.http.access_format import compile_format
 
-__all__ = ["Report", "check_settings", "check_system", "is_loopback"]
+__all__ = ["Report", "cannot_log_to", "check_settings", "check_system", "is_loopback"]
 
 Report = Callable[[Key, str, str], None]  # key, message, remedy
 
@@ -35,6 +37,10 @@ def check_system(config: SystemConfig, report: Report) -> None:
             ipaddress.ip_network(network)
         except ValueError as error:
             report(("gateway", "trusted_proxies", index), str(error), 'an address or a network, as in "10.0.0.0/8"')
+    for name, service in config.services.items():
+        _serving(("services", name), service, report)
+    if config.gateway is not None:
+        _serving(("gateway",), config.gateway, report)
     own = {str(address) for key, address in listening if key[0] == "gateway"}
     for name, upstream in config.upstreams.items():
         _upstream(("upstreams", name), upstream, own, report)
@@ -82,7 +88,53 @@ def _addresses(config: SystemConfig, report: Report) -> Iterator[tuple[Key, Addr
         for index, url in enumerate(service.bind):
             yield from parse(("services", name, "bind", index), url, *BIND_SCHEMES)
     for index, url in enumerate(config.gateway.bind if config.gateway else []):
-        yield from parse(("gateway", "bind", index), url, "http")
+        yield from parse(("gateway", "bind", index), url, *HTTP_SCHEMES)
+
+
+def _serving(key: Key, section: ServiceConfig | GatewayConfig, report: Report) -> None:
+    """The certificate and the access log of a section that serves."""
+    encrypted = [index for index, url in enumerate(section.bind) if url.lower().startswith("https://")]
+    if section.tls is not None:
+        if not encrypted:
+            report((*key, "tls"), "is of no use: no address is https", "make one of bind https://, or remove it")
+        for part in ("certificate", "key"):
+            path = getattr(section.tls, part)
+            if reason := _unreadable(path):
+                report((*key, "tls", part), f'"{path}" {reason}', "give the path of a PEM file")
+    elif encrypted and isinstance(section, GatewayConfig):  # a service may bring its own
+        remedy = 'add tls = { certificate = "cert.pem", key = "key.pem" }'
+        report((*key, "bind", encrypted[0]), f"{section.bind[encrypted[0]]} needs a certificate", remedy)
+    if section.access_log is not None:
+        path = section.access_log.path
+        if reason := cannot_log_to(path):
+            remedy = 'give the path of a file, or "-" for standard output'
+            report((*key, "access_log", "path"), f'"{path}" {reason}', remedy)
+        try:
+            compile_format(section.access_log.format)
+        except ValueError as error:
+            report(
+                (*key, "access_log", "format"), str(error), 'as in "combined" or "{client} {method} {path} {status}"'
+            )
+
+
+def cannot_log_to(path: str) -> str:
+    """Why an access log cannot be written to ``path``; empty when it can, as far as that can be seen."""
+    if path == "-":
+        return ""
+    if os.path.isdir(path):
+        return "is a folder"
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        return f"cannot be made: there is no folder {folder}"
+    may = os.access(path if os.path.exists(path) else folder, os.W_OK)
+    return "" if may else "may not be written"
+
+
+def _unreadable(path: str) -> str:
+    """Why a file cannot be read; empty when it can."""
+    if not os.path.isfile(path):
+        return "is no file" if os.path.exists(path) else "does not exist"
+    return "" if os.access(path, os.R_OK) else "may not be read"
 
 
 def _bad_address(key: Key, error: ValueError, report: Report) -> None:

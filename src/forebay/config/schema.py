@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 __all__ = [
+    "AccessLogConfig",
     "Balance",
     "Duration",
     "Filter",
@@ -27,6 +28,7 @@ __all__ = [
     "Size",
     "System",
     "SystemConfig",
+    "TLSConfig",
     "Target",
     "Upstream",
 ]
@@ -59,12 +61,28 @@ class System(_Section, frozen=True):
     log_format: Literal["auto", "console", "logfmt", "json"] = "auto"  # auto: console on a terminal, else logfmt
 
 
+class TLSConfig(_Section, frozen=True):
+    """``tls`` of a service or of the gateway: what clients of its ``https`` addresses are shown. Both are PEM files."""
+
+    certificate: Text  # the certificate, then those that lead to its CA
+    key: Text  # its private key
+
+
+class AccessLogConfig(_Section, frozen=True):
+    """``access_log`` of a service or of the gateway: a line about each request."""
+
+    path: Text  # a file, or "-": standard output
+    format: Text = "combined"  # common, combined, json, or a format of one's own
+
+
 class ServiceConfig(_Section, frozen=True):
     """``[services.NAME]``: an application of ours, one instance per address."""
 
     app: Annotated[str, Meta(pattern=r"^[\w.]+:[\w.]+\Z", extra={"remedy": 'MODULE:NAME, as in "shop.users:app"'})]
     bind: Annotated[list[Text], Meta(min_length=1)]
     workers: Workers = 1  # processes per address
+    tls: TLSConfig | None = None  # for https addresses
+    access_log: AccessLogConfig | None = None  # none: nothing is logged about requests
 
 
 class GatewayTimeouts(_Section, frozen=True):
@@ -93,6 +111,8 @@ class GatewayConfig(_Section, frozen=True):
     trusted_proxies: list[Text] = []  # addresses or networks whose X-Forwarded-* is believed
     timeouts: GatewayTimeouts = msgspec.field(default_factory=GatewayTimeouts)
     limits: GatewayLimits = msgspec.field(default_factory=GatewayLimits)
+    tls: TLSConfig | None = None  # for https addresses
+    access_log: AccessLogConfig | None = None  # none: nothing is logged about requests
 
 
 class Target(_Section, frozen=True):

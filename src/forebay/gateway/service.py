@@ -9,12 +9,13 @@ import msgspec
 import structlog
 
 from forebay.config import schema
-from forebay.engine import Address
+from forebay.engine import TLS, Address, Certificate
 from forebay.errors import ConfigError, Problem
 from forebay.gateway.checks import HealthChecks
 from forebay.gateway.plan import Plan
 from forebay.gateway.proxy import Proxy
 from forebay.http import HTTPServer, ServerLimits, ServerTimeouts
+from forebay.http.access_log import AccessLog
 from forebay.observe.metrics import Family
 
 __all__ = ["Gateway", "can_update"]
@@ -49,13 +50,15 @@ class Gateway:
         self.name = name
         self.config = config
         self.proxy = Proxy(Plan(config), name=name, body_limit=gateway.limits.body)
-        limits, timeouts = gateway.limits, gateway.timeouts
+        limits, timeouts, log_to = gateway.limits, gateway.timeouts, gateway.access_log
         self.server = HTTPServer(
             self.proxy,
             bind=gateway.bind,
             name=name,
             limits=ServerLimits(head=limits.head, headers=limits.headers, connections=limits.connections),
             timeouts=ServerTimeouts(head=timeouts.head, idle=timeouts.idle, body=timeouts.body, write=timeouts.write),
+            tls=TLS(Certificate(gateway.tls.certificate, gateway.tls.key)) if gateway.tls is not None else None,
+            access_log=AccessLog(log_to.path, log_to.format) if log_to is not None else None,
         )
         self._checks = HealthChecks()
         self._next: tuple[schema.SystemConfig, Plan] | None = None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from forebay.config import System, SystemConfig, load_system
+from forebay.config import AccessLogConfig, ServiceConfig, System, SystemConfig, TLSConfig, load_system
 from forebay.config.document import read_document
 from forebay.engine.address import BIND_SCHEMES, parse_address
 from forebay.engine.supervisor import WorkerSpec
@@ -41,17 +41,31 @@ class Plan:
 
 
 def app_plan(
-    target: str, bind: Sequence[str] | None, workers: WorkerCount, system: System, *, admin_optional: bool = False
+    target: str,
+    bind: Sequence[str] | None,
+    workers: WorkerCount,
+    system: System,
+    *,
+    admin_optional: bool = False,
+    tls: TLSConfig | None = None,
+    access_log: AccessLogConfig | None = None,
+    factory: bool = False,
+    root_path: str = "",
 ) -> Plan:
-    """One App or Service, in ``workers`` processes that share its addresses."""
-    spec = _app_spec(system.name, target, list(bind) if bind else None, workers, system)
+    """One App, ASGI application or Service, in ``workers`` processes that share its addresses."""
+    serving = _serving(tls, access_log)
+    if factory:
+        serving["factory"] = True
+    if root_path:
+        serving["root_path"] = root_path
+    spec = _app_spec(system.name, target, list(bind) if bind else None, workers, system, serving)
     return Plan(system, (spec,), admin_optional=admin_optional)
 
 
 def system_plan(config: SystemConfig) -> Plan:
     """A whole system: a spec per address of each service, and one for the gateway."""
     services = [
-        _app_spec(instance, service.app, [url], service.workers, config.system)
+        _app_spec(instance, service.app, [url], service.workers, config.system, _of(service, url))
         for name, service in config.services.items()
         for url, instance in zip(service.bind, _instances(name, service.bind), strict=True)
     ]
@@ -63,9 +77,22 @@ def system_plan(config: SystemConfig) -> Plan:
     return Plan(config.system, tuple(services), gateway, config)
 
 
-def _app_spec(name: str, target: str, bind: list[str] | None, workers: WorkerCount, system: System) -> WorkerSpec:
-    args = {"name": name, "target": target, "bind": bind, "logs": _logs(system)}
+def _app_spec(
+    name: str, target: str, bind: list[str] | None, workers: WorkerCount, system: System, serving: dict[str, Any]
+) -> WorkerSpec:
+    args = {"name": name, "target": target, "bind": bind, "logs": _logs(system), **serving}
     return WorkerSpec(name, "forebay.runtime.entries:app", args, workers)
+
+
+def _of(service: ServiceConfig, url: str) -> dict[str, Any]:
+    """What an instance that listens on ``url`` is given; a certificate only if it is to show one."""
+    return _serving(service.tls if url.lower().startswith("https://") else None, service.access_log)
+
+
+def _serving(tls: TLSConfig | None, access_log: AccessLogConfig | None) -> dict[str, Any]:
+    """What workers are told about serving HTTP, where there is something to tell."""
+    given = {"tls": tls, "access_log": access_log}
+    return {key: msgspec.to_builtins(section) for key, section in given.items() if section is not None}
 
 
 def _logs(system: System) -> Any:
