@@ -22,6 +22,9 @@ run: $(RUN_READY) ## start the shop: two users services and a chat behind the ga
 
 test: lint ## lint, types, layers, tests and the examples of the documentation
 	@tools/need promtool prometheus
+	@tools/need nginx nginx
+	@tools/need haproxy haproxy
+	@tools/need slowhttptest slowhttptest
 	$(BIN)/python -m pytest -o console_output_style=count --durations=5
 
 lint: $(DEV_READY) ## ruff and mypy --strict
