@@ -29,7 +29,18 @@ from benchmarks.scenarios import SCENARIOS, Scenario
 
 RESULTS = Path(__file__).parent / "results"
 WARM_UP = 1  # seconds
-PACKAGES = ("forebay", "uvloop", "httptools", "msgspec", "uvicorn", "starlette", "twisted")
+PACKAGES = (
+    "forebay",
+    "uvloop",
+    "httptools",
+    "msgspec",
+    "uvicorn",
+    "starlette",
+    "granian",
+    "picows",
+    "websockets",
+    "twisted",
+)
 
 
 def measure_peer(scenario: Scenario, peer: Peer, cores: Cores, seconds: int, built: Built) -> Measure:

@@ -8,6 +8,8 @@ import msgspec
 
 from forebay import App, Connection, ConnectionHandler, TCPServer, framing
 from forebay.engine.settings import Heartbeat
+from forebay.http import HTTPServer
+from forebay.http.server import ServerLimits
 
 BODY = "Hello, world!"
 
@@ -68,6 +70,9 @@ class Burn(ConnectionHandler):
 
 MANY = 20_000  # connections, which the load's descriptors do not reach
 BURN = 200e-6  # seconds
+
+# For benchmarks.idle_http: the plain response to as many connections as the engine is given.
+idle_http = HTTPServer(plain, bind="http://127.0.0.1:9010", limits=ServerLimits(connections=MANY))
 
 echo = TCPServer(Echo, bind="tcp://127.0.0.1:9001", name="echo", max_connections=MANY)
 echo_coroutine = TCPServer(echo_each, bind="tcp://127.0.0.1:9002", name="echo-coroutine", max_connections=MANY)

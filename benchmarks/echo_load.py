@@ -14,7 +14,7 @@ import select
 import socket
 import sys
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import perf_counter, process_time
 
@@ -31,16 +31,20 @@ class LoadError(Exception):
     """The server does not do what it is loaded for."""
 
 
-def open_connections(port: int, count: int, message: bytes) -> list[socket.socket]:
-    """Open ``count`` connections, batch by batch, and see that each gets ``message`` back.
+Greet = Callable[[socket.socket], None]
+"""What is done first on a new connection; raises LoadError where it does not go as it should."""
 
-    :raises LoadError: one was refused, or answered with something else.
+
+def open_connections(port: int, count: int, greet: Greet) -> list[socket.socket]:
+    """Open ``count`` connections, batch by batch, and see that each can be greeted.
+
+    :raises LoadError: one was refused, ended, or did not answer as it should.
     """
     opened: list[socket.socket] = []
     batch = max(1, min(BATCH, count // 16))  # small enough that several workers each get some
     try:
         while len(opened) < count:
-            _open_batch(port, min(batch, count - len(opened)), message, opened)
+            _open_batch(port, min(batch, count - len(opened)), greet, opened)
     except BaseException:
         for sock in opened:
             sock.close()
@@ -50,7 +54,7 @@ def open_connections(port: int, count: int, message: bytes) -> list[socket.socke
     return opened
 
 
-def _open_batch(port: int, count: int, message: bytes, opened: list[socket.socket]) -> None:
+def _open_batch(port: int, count: int, greet: Greet, opened: list[socket.socket]) -> None:
     first = len(opened)
     for _ in range(count):
         try:
@@ -60,15 +64,23 @@ def _open_batch(port: int, count: int, message: bytes, opened: list[socket.socke
         opened.append(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for sock in opened[first:]:
-        with suppress(OSError):  # a connection that is gone shows below
-            sock.sendall(message)
-    for sock in opened[first:]:
         try:
-            echo = receive_exactly(sock, len(message))
+            greet(sock)
         except OSError as error:
             raise LoadError(f"a new connection got no answer: {error}") from None
+
+
+def echoes(message: bytes) -> Greet:
+    """See that ``message`` comes back."""
+
+    def greet(sock: socket.socket) -> None:
+        with suppress(OSError):  # a connection that is gone shows below
+            sock.sendall(message)
+        echo = receive_exactly(sock, len(message))
         if echo != message:
             raise LoadError(f"sent {message[:40]!r}... and got {echo[:40]!r}...")
+
+    return greet
 
 
 def receive_exactly(sock: socket.socket, size: int) -> bytes:
@@ -91,9 +103,13 @@ def send_whole(sock: socket.socket, message: bytes) -> None:
         sock.setblocking(False)
 
 
-def load(sockets: Mapping[int, socket.socket], message: bytes, seconds: float) -> tuple[array[float], int, float]:
-    """Send and await echoes for ``seconds``; the latencies in seconds, the failed connections, and the time it took."""
-    size = len(message)
+def load(
+    sockets: Mapping[int, socket.socket], message: bytes, seconds: float, size: int
+) -> tuple[array[float], int, float]:
+    """Send and await answers of ``size`` bytes for ``seconds``.
+
+    :returns: the latencies in seconds, the failed connections, and the time it took.
+    """
     buffer = bytearray(max(size, 65536))
     missing = dict.fromkeys(sockets, size)
     latencies = array("d")
@@ -127,25 +143,30 @@ def load(sockets: Mapping[int, socket.socket], message: bytes, seconds: float) -
     return latencies, failed, now - begun
 
 
+def report(opened: list[socket.socket], message: bytes, seconds: float, size: int) -> None:
+    """Put the load on, and print the outcome in the form of wrk.lua."""
+    print("begin", flush=True)
+    sys.stdin.readline()
+    cpu = process_time()
+    latencies, failed, took = load({sock.fileno(): sock for sock in opened}, message, seconds, size)
+    cpu = process_time() - cpu
+    ordered = sorted(latencies)
+    p50, p99 = (ordered[int(len(ordered) * q)] * 1e6 if ordered else 0.0 for q in (0.50, 0.99))
+    outcome = {"requests": len(ordered), "seconds": took, "p50_us": p50, "p99_us": p99, "errors": failed}
+    print("result", json.dumps({**outcome, "load_busy": cpu / took}), flush=True)
+    sys.stdin.readline()  # the server's closing of all connections is not counted either
+
+
 def main() -> None:
-    """Print the outcome in the form of wrk.lua."""
+    """See the module."""
     port, connections, size = (int(argument) for argument in sys.argv[1:4])
     message = b"x" * (size - 1) + b"\n"
     raise_descriptor_limit()
     try:
-        opened = open_connections(port, connections, message)
+        opened = open_connections(port, connections, echoes(message))
     except LoadError as error:
         sys.exit(str(error))
-    print("begin", flush=True)
-    sys.stdin.readline()
-    cpu = process_time()
-    latencies, failed, seconds = load({sock.fileno(): sock for sock in opened}, message, float(sys.argv[4]))
-    cpu = process_time() - cpu
-    ordered = sorted(latencies)
-    p50, p99 = (ordered[int(len(ordered) * q)] * 1e6 if ordered else 0.0 for q in (0.50, 0.99))
-    outcome = {"requests": len(ordered), "seconds": seconds, "p50_us": p50, "p99_us": p99, "errors": failed}
-    print("result", json.dumps({**outcome, "load_busy": cpu / seconds}), flush=True)
-    sys.stdin.readline()  # the server's closing of all connections is not counted either
+    report(opened, message, float(sys.argv[4]), size)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from array import array
 from time import monotonic
 from typing import Any
 
-from benchmarks.echo_load import LoadError, open_connections
+from benchmarks.echo_load import LoadError, echoes, open_connections
 from benchmarks.orders import obey, tell_progress
 from benchmarks.processes import raise_descriptor_limit
 
@@ -43,7 +43,7 @@ class Crowd:
     def open(self, count: float) -> dict[str, Any]:
         """See the module."""
         while (missing := int(count) - len(self.sockets)) > 0:
-            for sock in open_connections(self.port, min(missing, 500), message(0, 0)):
+            for sock in open_connections(self.port, min(missing, 500), echoes(message(0, 0))):
                 self.numbers[sock.fileno()] = len(self.sockets)
                 self.sockets.append(sock)
                 self.awaited.append(b"")

@@ -94,6 +94,14 @@ def tcp_load(port: int, seconds: int, *, connections: int = CONNECTIONS, size: i
     return [sys.executable, "-m", "benchmarks.echo_load", *numbers]
 
 
+def websocket_load(
+    port: int, seconds: int, *, connections: int = CONNECTIONS, size: int = MESSAGE_BYTES, kind: str = "binary"
+) -> list[str]:
+    """The command that keeps one WebSocket message of ``size`` bytes in flight on each connection."""
+    numbers = map(str, (port, connections, size, seconds))
+    return [sys.executable, "-m", "benchmarks.websocket_load", *numbers, kind]
+
+
 def measure(command: list[str], *, server: int, core: int | None = None) -> Measure:
     """Run the load, and add up what the process tree of ``server`` used meanwhile.
 
@@ -103,7 +111,7 @@ def measure(command: list[str], *, server: int, core: int | None = None) -> Meas
     used = 0.0
     outcome: Outcome | None = None
     said: list[str] = []
-    waits = False  # echo_load does, for us to look at the server; wrk does not
+    waits = False  # our own loads do, for us to look at the server; wrk does not
     with subprocess.Popen(
         [*pinned(core), *command],
         cwd=ROOT,
@@ -115,7 +123,7 @@ def measure(command: list[str], *, server: int, core: int | None = None) -> Meas
         assert load.stdin is not None
         assert load.stdout is not None
         for line in load.stdout:
-            if line == "begin\n":  # echo_load's: its connections stand
+            if line == "begin\n":  # its connections stand
                 before = cpu_seconds(server)
                 waits = True
                 _answer(load.stdin)
@@ -130,6 +138,8 @@ def measure(command: list[str], *, server: int, core: int | None = None) -> Meas
         raise BenchError(f"the load failed: {''.join(said).strip() or f'exit code {load.returncode}'}")
     if not outcome.requests:
         raise BenchError("no request was answered")
+    if outcome.errors * 2 > outcome.requests:  # a server that refuses is quick at it
+        raise BenchError(f"{outcome.errors:,} of {outcome.requests:,} requests were refused or failed")
     return Measure(
         cpu_us=used / outcome.requests * 1e6,
         per_second=outcome.requests / outcome.seconds,

@@ -11,6 +11,9 @@ from pathlib import Path
 from benchmarks.golang import GNET, GO
 from benchmarks.processes import BenchError
 
+FILE_PATH = "/file.bin"
+FILE_BYTES = 100 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -39,15 +42,41 @@ def find_nginx() -> str | None:
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
-def forebay_run(name: str, scheme: str, workers: int = 1) -> Callable[[Place], list[str]]:
-    """What is called ``name`` in :mod:`benchmarks.apps`, as a user starts it."""
+def forebay_run(
+    name: str, scheme: str, workers: int = 1, module: str = "benchmarks.apps"
+) -> Callable[[Place], list[str]]:
+    """What is called ``name`` in ``module``, as a user starts it."""
 
     def command(place: Place) -> list[str]:
         bind = f"{scheme}://127.0.0.1:{place.port}"
-        forebay = [sys.executable, "-m", "forebay", "run", f"benchmarks.apps:{name}"]
+        forebay = [sys.executable, "-m", "forebay", "run", f"{module}:{name}"]
         return [*forebay, "--bind", bind, "--workers", str(workers), "--admin", "off"]
 
     return command
+
+
+def forebay_websocket(name: str) -> Callable[[Place], list[str]]:
+    """What is called ``name`` in :mod:`benchmarks.websocket_apps`."""
+    return forebay_run(name, "http", module="benchmarks.websocket_apps")
+
+
+def forebay_asgi(place: Place) -> list[str]:
+    """The ASGI application of :mod:`benchmarks.servers.asgi_app`."""
+    return forebay_run("app", "http", module="benchmarks.servers.asgi_app")(place)
+
+
+def forebay_file(place: Place) -> list[str]:
+    """One file, which the application learns of by its environment."""
+    file = _write_file(place)
+    return ["env", f"BENCH_FILE={file}", *forebay_run("app", "http", module="benchmarks.file_app")(place)]
+
+
+def _write_file(place: Place) -> Path:
+    folder = place.folder / "files"
+    folder.mkdir(exist_ok=True)
+    file = folder / FILE_PATH.removeprefix("/")
+    file.write_bytes(bytes(range(256)) * (FILE_BYTES // 256))
+    return file
 
 
 def forebay_gateway(place: Place) -> list[str]:
@@ -108,8 +137,16 @@ def nginx_return(place: Place) -> list[str]:
     return _nginx(place, 'return 200 "Hello, world!";')
 
 
+def nginx_file(place: Place) -> list[str]:
+    """A file, by sendfile, kept open, and sent in full packets."""
+    _write_file(place)
+    place.folder.chmod(0o755)  # nginx's workers, where root starts them, are nobody
+    cache = "open_file_cache max=1000 inactive=60s; open_file_cache_valid 60s;"
+    return _nginx(place, f"root {place.folder}/files;", f"sendfile on; tcp_nopush on; {cache}")
+
+
 def nginx_proxy(place: Place) -> list[str]:
-    """The same with nginx."""
+    """A reverse proxy that keeps the connections to its backend."""
     upstream = f"server 127.0.0.1:{place.backend_port}; keepalive 64; keepalive_requests 1000000000;"
     headers = {
         "Connection": '""',
@@ -123,10 +160,28 @@ def nginx_proxy(place: Place) -> list[str]:
     return _nginx(place, passes, f"upstream backend {{ {upstream} }}")
 
 
-def uvicorn(place: Place) -> list[str]:
-    """uvicorn at its fastest, with Starlette."""
-    command = [sys.executable, "-m", "uvicorn", "benchmarks.servers.starlette_app:app", "--port", str(place.port)]
-    return [*command, "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+STARLETTE_APP = "benchmarks.servers.starlette_app:app"
+ASGI_APP = "benchmarks.servers.asgi_app:app"
+RSGI_APP = "benchmarks.servers.rsgi_app:app"
+
+
+def uvicorn(app: str, *options: str) -> Callable[[Place], list[str]]:
+    """uvicorn at its fastest."""
+    fastest = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    run = [sys.executable, "-m", "uvicorn", app]
+    return lambda place: [*run, "--port", str(place.port), *fastest, *options]
+
+
+def granian(interface: str, app: str) -> Callable[[Place], list[str]]:
+    """granian for HTTP/1.1 alone, with ``rsgi``, its own interface, or ``asgi``. The runtime's mode is its choice."""
+    run = [sys.executable, "-m", "granian", "--interface", interface, "--workers", "1", "--runtime-threads", "1"]
+    fastest = ["--loop", "uvloop", "--http", "1", "--no-ws", "--no-access-log", "--log-level", "warning"]
+    return lambda place: [*run, *fastest, "--port", str(place.port), app]
+
+
+def websocket_server(module: str, *arguments: str) -> Callable[[Place], list[str]]:
+    """A module of :mod:`benchmarks.servers`."""
+    return lambda place: [sys.executable, "-m", f"benchmarks.servers.{module}", str(place.port), *arguments]
 
 
 def python_echo(style: str) -> Callable[[Place], list[str]]:

@@ -24,20 +24,26 @@ class PeerResult(msgspec.Struct, frozen=True):
     rounds: list[Measure]
 
 
+class Judged(msgspec.Struct, frozen=True):
+    """One target: Forebay's CPU time for each request over that of ``peer``, which is to be at most ``most``."""
+
+    peer: str
+    most: float
+    ratio: float
+
+    @property
+    def met(self) -> bool:
+        """Whether it is met."""
+        return self.ratio <= self.most
+
+
 class ScenarioResult(msgspec.Struct, frozen=True):
-    """One scenario. ``ratio`` is Forebay's CPU time for each request over that of ``target_peer``, if there is one."""
+    """One scenario, and its targets, where there are any."""
 
     name: str
     title: str
     peers: list[PeerResult]
-    target_peer: str = ""
-    target_ratio: float = 0.0
-    ratio: float | None = None
-
-    @property
-    def met(self) -> bool:
-        """Whether the target is met, where there is one."""
-        return self.ratio is None or self.ratio <= self.target_ratio
+    judged: list[Judged]
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -55,11 +61,11 @@ def summarise(scenario: Scenario, measures: Mapping[str, Sequence[Measure]]) -> 
     """The result of a scenario from the rounds of each peer that was measured."""
     peers = [PeerResult(name, median(rounds), list(rounds)) for name, rounds in measures.items()]
     cpu = {peer.name: peer.median.cpu_us for peer in peers}
-    target = scenario.target
-    if target is None:
-        return ScenarioResult(scenario.name, scenario.title, peers)
-    ratio = cpu[FOREBAY] / cpu[target.peer]
-    return ScenarioResult(scenario.name, scenario.title, peers, target.peer, target.ratio, ratio)
+    judged = []
+    for target in scenario.targets:
+        cheapest = min(target.peers, key=lambda name: cpu[name])
+        judged.append(Judged(cheapest, target.ratio, cpu[FOREBAY] / cpu[cheapest]))
+    return ScenarioResult(scenario.name, scenario.title, peers, judged)
 
 
 COLUMNS = ("CPU us", "to Forebay", "requests/s", "p50 ms", "p99 ms", "errors", "server", "load")
@@ -76,13 +82,14 @@ def _rows(result: ScenarioResult) -> list[tuple[str, ...]]:
     return rows
 
 
-def _verdict(result: ScenarioResult) -> tuple[str, ...]:
-    target = f"at most {result.target_ratio:.2f} x {result.target_peer}"
-    return result.title, target, f"{result.ratio or 0:.2f}", "met" if result.met else "missed"
-
-
-def _judged(report: Report) -> list[ScenarioResult]:
-    return [result for result in report.scenarios if result.ratio is not None]
+def _verdicts(report: Report) -> list[tuple[tuple[str, ...], bool]]:
+    """A row for each target, and whether it is met."""
+    made: list[tuple[tuple[str, ...], bool]] = []
+    for result in report.scenarios:
+        for one in result.judged:
+            words = f"at most {one.most:.2f} x {one.peer}", f"{one.ratio:.2f}", "met" if one.met else "missed"
+            made.append(((result.title, *words), one.met))
+    return made
 
 
 def tables(report: Report) -> list[Table]:
@@ -103,11 +110,12 @@ def tables(report: Report) -> list[Table]:
         for row in connections.rows(report.sweep):
             table.add_row(*row, style="bold" if row[0] == FOREBAY else None)
         made.append(table)
-    if not _judged(report):
+    verdicts = _verdicts(report)
+    if not verdicts:
         return made
     targets = Table("", "target", "measured", "", title="CPU time for each request", title_justify="left", box=SIMPLE)
-    for result in _judged(report):
-        targets.add_row(*_verdict(result), style="green" if result.met else "red")
+    for row, met in verdicts:
+        targets.add_row(*row, style="green" if met else "red")
     return [*made, targets]
 
 
@@ -125,7 +133,8 @@ def markdown(report: Report, picture: str = "") -> str:
         f"Medians of {report.rounds} rounds of {report.seconds} s, after 1 s of warm-up; the servers take turns. The",
         "server has one core, the load (and the backend of the proxies) another. CPU time is user and system time of",
         "the server's whole process tree, Forebay's supervisor included, over the requests answered. HTTP requests",
-        "carry 8 headers over 64 connections; TCP echo has one message in flight on each of 64 connections.",
+        "carry 8 headers over 64 connections; echoes over TCP and WebSocket have one message in flight on each of 64",
+        "connections.",
         "",
         "CPU us is microseconds for each request or message; server and load say how busy their cores were. Where the",
         "load was busy throughout, the throughput is the load's, and only the CPU time compares the servers.",
@@ -145,7 +154,7 @@ def markdown(report: Report, picture: str = "") -> str:
             "",
             *_markdown_table(connections.HEAD, connections.rows(report.sweep), left=1),
         ]
-    verdicts = [_verdict(result) for result in _judged(report)]
+    verdicts = [row for row, _ in _verdicts(report)]
     if verdicts:
         parts += ["", "## Targets", "", *_markdown_table(("", "target", "measured", ""), verdicts, left=2)]
     return "\n".join([*parts, ""])

@@ -6,31 +6,45 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.golang import GNET, GO
-from benchmarks.load import http_load, tcp_load
+from benchmarks.load import http_load, tcp_load, websocket_load
 from benchmarks.peers import (
+    ASGI_APP,
+    FILE_PATH,
+    RSGI_APP,
+    STARLETTE_APP,
     Peer,
+    forebay_asgi,
+    forebay_file,
     forebay_gateway,
     forebay_run,
+    forebay_websocket,
     gnet,
     go,
+    granian,
+    nginx_file,
     nginx_proxy,
     nginx_return,
     python_echo,
     twisted_lines,
     uvicorn,
+    websocket_server,
 )
 
 FOREBAY = "Forebay"
-UVICORN = "uvicorn + Starlette"
+NGINX = "nginx"
+UVICORN = "uvicorn"
+STARLETTE = "uvicorn + Starlette"
+RSGI, ASGI = "granian, RSGI", "granian, ASGI"
+PICOWS = "picows"
 BARE = "bare uvloop Protocol"
 READLINE = "asyncio streams readline on uvloop"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Forebay's CPU time for each request is to be at most ``ratio`` of that of the peer."""
+    """Forebay's CPU time for each request is to be at most ``ratio`` of that of the cheapest of ``peers``."""
 
-    peer: str
+    peers: tuple[str, ...]
     ratio: float
 
 
@@ -42,8 +56,23 @@ class Scenario:
     title: str
     load: Callable[[int, int], list[str]]  # port, seconds
     peers: tuple[Peer, ...]
-    target: Target | None
+    targets: tuple[Target, ...] = ()
     has_backend: bool = False
+
+
+def _websocket(name: str, title: str, size: int, kind: str = "binary", most: float | None = None) -> Scenario:
+    return Scenario(
+        name=name,
+        title=title,
+        load=lambda port, seconds: websocket_load(port, seconds, size=size, kind=kind),
+        peers=(
+            Peer(FOREBAY, forebay_websocket("echo")),
+            Peer(PICOWS, websocket_server("picows_echo")),
+            Peer("websockets", websocket_server("websockets_server", "echo")),
+            Peer(f"{FOREBAY}, coroutine style", forebay_websocket("echo_coroutine")),
+        ),
+        targets=() if most is None else (Target((PICOWS,), most),),
+    )
 
 
 SCENARIOS = (
@@ -53,11 +82,14 @@ SCENARIOS = (
         load=lambda port, seconds: http_load(port, "/", seconds),
         peers=(
             Peer(FOREBAY, forebay_run("plain", "http")),
-            Peer("nginx", nginx_return),
+            Peer(NGINX, nginx_return),
             Peer("Go net/http", go("http"), needs=GO),
-            Peer(UVICORN, uvicorn),
+            Peer(RSGI, granian("rsgi", RSGI_APP)),
+            Peer(ASGI, granian("asgi", ASGI_APP)),
+            Peer(UVICORN, uvicorn(ASGI_APP)),
+            Peer(STARLETTE, uvicorn(STARLETTE_APP)),
         ),
-        target=Target("nginx", 2.0),
+        targets=(Target((NGINX,), 1.7), Target((RSGI, ASGI), 0.65), Target((UVICORN,), 0.5)),
     ),
     Scenario(
         name="plain-varied",
@@ -65,10 +97,21 @@ SCENARIOS = (
         load=lambda port, seconds: http_load(port, "/", seconds, varied=True),
         peers=(
             Peer(FOREBAY, forebay_run("plain", "http")),
-            Peer("nginx", nginx_return),
-            Peer(UVICORN, uvicorn),
+            Peer(NGINX, nginx_return),
+            Peer(RSGI, granian("rsgi", RSGI_APP)),
+            Peer(STARLETTE, uvicorn(STARLETTE_APP)),
         ),
-        target=None,
+    ),
+    Scenario(
+        name="asgi",
+        title="The same ASGI application, plain 13-byte response",
+        load=lambda port, seconds: http_load(port, "/", seconds),
+        peers=(
+            Peer(FOREBAY, forebay_asgi),
+            Peer(UVICORN, uvicorn(ASGI_APP)),
+            Peer("granian", granian("asgi", ASGI_APP)),
+        ),
+        targets=(Target((UVICORN,), 0.7),),
     ),
     Scenario(
         name="json",
@@ -77,24 +120,33 @@ SCENARIOS = (
         peers=(
             Peer(FOREBAY, forebay_run("json", "http")),
             Peer("Go net/http", go("http"), needs=GO),
-            Peer(UVICORN, uvicorn),
+            Peer(STARLETTE, uvicorn(STARLETTE_APP)),
         ),
-        target=Target(UVICORN, 0.40),
+        targets=(Target((STARLETTE,), 0.40),),
     ),
+    Scenario(
+        name="file",
+        title="Static file of 100 KiB",
+        load=lambda port, seconds: http_load(port, FILE_PATH, seconds),
+        peers=(Peer(FOREBAY, forebay_file), Peer(NGINX, nginx_file)),
+        targets=(Target((NGINX,), 1.5),),
+    ),
+    _websocket("websocket", "WebSocket echo, 64 bytes, binary", 64, most=1.4),
+    _websocket("websocket-4k", "WebSocket echo, 4 KiB, binary", 4096, most=1.6),
+    _websocket("websocket-text", "WebSocket echo, 64 bytes, text", 64, "text"),
     Scenario(
         name="proxy",
         title="Reverse proxy, keep-alive on both sides",
         load=lambda port, seconds: http_load(port, "/", seconds),
-        peers=(Peer(FOREBAY, forebay_gateway), Peer("nginx", nginx_proxy)),
-        target=Target("nginx", 1.8),
+        peers=(Peer(FOREBAY, forebay_gateway), Peer(NGINX, nginx_proxy)),
+        targets=(Target((NGINX,), 1.8),),
         has_backend=True,
     ),
     Scenario(
         name="proxy-varied",
         title="Reverse proxy, no two requests alike",
         load=lambda port, seconds: http_load(port, "/", seconds, varied=True),
-        peers=(Peer(FOREBAY, forebay_gateway), Peer("nginx", nginx_proxy)),
-        target=None,
+        peers=(Peer(FOREBAY, forebay_gateway), Peer(NGINX, nginx_proxy)),
         has_backend=True,
     ),
     Scenario(
@@ -110,7 +162,7 @@ SCENARIOS = (
             Peer("asyncio streams on uvloop", python_echo("streams")),
             Peer(f"{FOREBAY}, coroutine style", forebay_run("echo_coroutine", "tcp")),
         ),
-        target=Target(BARE, 1.15),
+        targets=(Target((BARE,), 1.15),),
     ),
     Scenario(
         name="tcp-16k",
@@ -123,7 +175,7 @@ SCENARIOS = (
             Peer("Go net", go("echo"), needs=GO),
             Peer("gnet", gnet, needs=GNET),
         ),
-        target=Target(BARE, 0.75),
+        targets=(Target((BARE,), 0.75),),
     ),
     Scenario(
         name="lines",
@@ -136,6 +188,6 @@ SCENARIOS = (
             Peer(f"{BARE}, splitting lines", python_echo("protocol-lines")),
             Peer(f"{FOREBAY}, event style", forebay_run("lines_events", "tcp")),
         ),
-        target=Target(READLINE, 0.75),
+        targets=(Target((READLINE,), 0.75),),
     ),
 )

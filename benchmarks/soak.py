@@ -14,6 +14,8 @@ PROPERTIES = ("-p", "tests.soak", "--hypothesis-profile=soak", "-m", "hypothesis
 PARTS = {
     "properties": ("pytest", *PROPERTIES, "-o", "console_output_style=count"),
     "idle": ("benchmarks.idle",),
+    "idle-http": ("benchmarks.idle_http",),
+    "broadcast": ("benchmarks.broadcast",),
     "tls": ("benchmarks.tls_churn",),
     "workers": ("benchmarks.workers",),
 }
@@ -23,8 +25,8 @@ PARTS = {
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 def main(parts: tuple[str, ...]) -> None:
-    """Run PARTS, or all of them: the property tests with 200 times as many examples; very many idle connections; TLS
-    clients that come and go; one worker beside two.
+    """Run PARTS, or all of them: the property tests with 200 times as many examples; very many idle connections
+    over TCP, HTTP and WebSocket; a room of WebSockets; TLS clients that come and go; one worker beside two.
 
     Each part but the first takes options when it is run by itself: python -m benchmarks.idle --help
     """

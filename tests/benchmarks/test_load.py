@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from benchmarks import golang
-from benchmarks.echo_load import LoadError, load, open_connections
-from benchmarks.load import measure, tcp_load
+from benchmarks.echo_load import LoadError, echoes, load, open_connections
+from benchmarks.load import http_load, measure, tcp_load
 from benchmarks.orders import client
 from benchmarks.processes import BenchError, free_port, started
-
-
-@contextmanager
-def server(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A server whose connections ``answer`` deals with, one after the other. Gives its port."""
-
-    def serve() -> None:
-        while True:
-            try:
-                sock, _ = listener.accept()
-            except OSError:
-                return
-            with sock:
-                answer(sock)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join(5)
+from tests.benchmarks.misbehaving import server
 
 
 def test_a_wrong_echo_is_no_echo() -> None:
@@ -47,13 +23,13 @@ def test_a_wrong_echo_is_no_echo() -> None:
         server(lambda sock: sock.sendall(sock.recv(100).upper())) as port,
         pytest.raises(LoadError, match=r"sent b'hello'... and got b'HELLO'"),
     ):
-        open_connections(port, 1, b"hello")
+        open_connections(port, 1, echoes(b"hello"))
 
 
 def test_a_connection_that_is_refused_is_said() -> None:
     """Nobody listens: the load ends, and says which connection failed."""
     with pytest.raises(LoadError, match="connection 1 failed"):
-        open_connections(free_port(), 3, b"hello")
+        open_connections(free_port(), 3, echoes(b"hello"))
 
 
 def test_a_connection_that_ends_is_counted() -> None:
@@ -64,9 +40,9 @@ def test_a_connection_that_ends_is_counted() -> None:
         sock.recv(100)
 
     with server(once) as port:
-        (sock,) = open_connections(port, 1, b"hello")
+        (sock,) = open_connections(port, 1, echoes(b"hello"))
         with sock:
-            latencies, failed, _ = load({sock.fileno(): sock}, b"hello", 5.0)
+            latencies, failed, _ = load({sock.fileno(): sock}, b"hello", 5.0, 5)
     assert (len(latencies), failed) == (0, 1)
 
 
@@ -105,6 +81,22 @@ def test_a_load_that_fails_says_why(tmp_path: Path) -> None:
     """Its last words are in the error."""
     with pytest.raises(BenchError, match="connection 1 failed"):
         measure(tcp_load(free_port(), 1), server=1)
+
+
+def test_a_server_that_refuses_is_not_measured() -> None:
+    """Refusing is quick: where most requests fail there is no figure, but an error that says so."""
+    said = 'print(\'result {"requests": 4, "seconds": 1.0, "p50_us": 1, "p99_us": 1, "errors": 3}\')'
+    with pytest.raises(BenchError, match="3 of 4 requests were refused or failed"):
+        measure([sys.executable, "-c", said], server=1)
+
+
+def test_requests_carry_eight_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven are given to wrk, each once; it adds Host."""
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    command = http_load(80, "/", 1)
+    given = [command[at + 1].partition(":")[0].lower() for at, word in enumerate(command) if word == "-H"]
+    assert len(set(given)) == len(given) == 7
+    assert "host" not in given
 
 
 def test_a_client_that_ends_says_why() -> None:

@@ -7,7 +7,7 @@ import socket
 import pytest
 from rich.console import Console
 
-from benchmarks import idle, tls_churn, workers
+from benchmarks import broadcast, idle, idle_http, tls_churn, workers
 from benchmarks.idle import Loaded, Rested
 from benchmarks.idle_load import MESSAGE_BYTES, Crowd, message
 from benchmarks.load import Measure
@@ -145,4 +145,5 @@ def test_a_missed_target_is_a_failure() -> None:
 
 def test_soak_runs_modules_that_are_there() -> None:
     """Each part names a program of ours, or pytest."""
-    assert [part[0] for part in PARTS.values()] == ["pytest", idle.__name__, tls_churn.__name__, workers.__name__]
+    modules = idle, idle_http, broadcast, tls_churn, workers
+    assert [part[0] for part in PARTS.values()] == ["pytest", *(module.__name__ for module in modules)]

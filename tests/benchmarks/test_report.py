@@ -13,9 +13,16 @@ from benchmarks.connections import Sweep
 from benchmarks.load import Measure
 from benchmarks.processes import cpu_seconds, memory_bytes, tree
 from benchmarks.report import Report, markdown, summarise, tables
-from benchmarks.scenarios import FOREBAY, SCENARIOS
+from benchmarks.scenarios import FOREBAY, SCENARIOS, Scenario, Target
 
-PLAIN = SCENARIOS[0]
+GRANIAN = ("granian, RSGI", "granian, ASGI")
+PLAIN = Scenario(
+    name="plain",
+    title="Plain 13-byte response",
+    load=lambda port, seconds: [],
+    peers=(),
+    targets=(Target(("nginx",), 2.0), Target(GRANIAN, 0.65)),
+)
 
 
 def _measures(*cpu: float) -> list[Measure]:
@@ -25,19 +32,30 @@ def _measures(*cpu: float) -> list[Measure]:
 @pytest.mark.parametrize(("forebay", "met"), [((19.0, 8.0, 9.0), True), ((19.0, 11.0, 2.0), False)])
 def test_medians_are_compared(forebay: tuple[float, ...], met: bool) -> None:
     """The ratio is that of the medians, and the target is met up to its ratio."""
-    result = summarise(PLAIN, {FOREBAY: _measures(*forebay), "nginx": _measures(5.0, 1.0, 30.0)})
-    assert result.target_ratio == 2.0
-    assert result.ratio == sorted(forebay)[1] / 5.0
-    assert result.met is met
+    measures = {FOREBAY: _measures(*forebay), "nginx": _measures(5.0, 1.0, 30.0)}
+    result = summarise(PLAIN, {**measures, **dict.fromkeys(GRANIAN, _measures(20.0))})
+    assert result.judged[0].most == 2.0
+    assert result.judged[0].ratio == sorted(forebay)[1] / 5.0
+    assert result.judged[0].met is met
+
+
+@pytest.mark.parametrize("best", GRANIAN)
+def test_the_best_of_several_peers_counts(best: str) -> None:
+    """Where a server can be driven in more than one way, the cheapest is what we are compared with."""
+    peers = {name: _measures(12.0 if name == best else 18.0) for name in GRANIAN}
+    result = summarise(PLAIN, {FOREBAY: _measures(9.0), "nginx": _measures(5.0), **peers})
+    assert (result.judged[1].peer, result.judged[1].ratio, result.judged[1].met) == (best, 0.75, False)
 
 
 def test_markdown_shows_every_peer_and_verdict() -> None:
     """The page has a row for each peer, the cheapest first, and one for each target."""
-    result = summarise(PLAIN, {FOREBAY: _measures(8.0), "nginx": _measures(5.0)})
+    peers = {"nginx": _measures(5.0), **dict.fromkeys(GRANIAN, _measures(10.0))}
+    result = summarise(PLAIN, {FOREBAY: _measures(8.0), **peers})
     page = markdown(Report("2030-01-02T03:04:05+00:00", {"CPU": "x", "Linux": "6"}, 1, 5, [result]))
     assert "`make bench`, 2030-01-02: CPU x; Linux 6." in page
     assert "| nginx | 5.0 | 0.62 | 200,000 | 0.50 | 1.50 | 0 | 50% | 20% |\n| Forebay | 8.0 | 1.00 |" in page
     assert "| Plain 13-byte response | at most 2.00 x nginx | 1.60 | met |" in page
+    assert "| Plain 13-byte response | at most 0.65 x granian, RSGI | 0.80 | missed |" in page
 
 
 def test_a_run_without_targets_shows_none() -> None:
@@ -98,5 +116,5 @@ def test_every_target_names_a_peer_of_its_scenario() -> None:
     """Forebay comes first, and what it is compared with is measured even without Go's peers."""
     for scenario in SCENARIOS:
         assert scenario.peers[0].name == FOREBAY
-        if scenario.target is not None:
-            assert scenario.target.peer in [peer.name for peer in scenario.peers if not peer.needs]
+        for target in scenario.targets:
+            assert set(target.peers) <= {peer.name for peer in scenario.peers if not peer.needs}
