@@ -221,8 +221,11 @@ class App:
             return
         request = Request(exchange, path_params, route=route.pattern) if binding.wants_request else None
         try:
-            body = exchange.take_body() if binding.wants_body else b""
-            answer = route.encode(route.handler(**binding.bind(exchange, path_params, body, request)))
+            if binding.trivial and path_params is None:
+                answer = route.encode(route.handler())
+            else:
+                body = exchange.take_body() if binding.wants_body else b""
+                answer = route.encode(route.handler(**binding.bind(exchange, path_params, body, request)))
         except Exception as error:
             answer = self.answer_of(error, exchange, route)
         if isinstance(answer, Response):

@@ -95,10 +95,11 @@ def _check_number(value: Any) -> None:
 class Binding:
     """How to call one handler.
 
-    ``wants_body``: its arguments need the whole content; ``wants_request``: one of them is the request.
+    ``wants_body``: its arguments need the whole content; ``wants_request``: one of them is the request; ``trivial``: it
+    takes nothing but what the path gives.
     """
 
-    __slots__ = ("_body", "_body_name", "_path", "_queries", "_request_name", "wants_body", "wants_request")
+    __slots__ = ("_body", "_body_name", "_path", "_queries", "_request_name", "trivial", "wants_body", "wants_request")
 
     def __init__(self) -> None:
         self._path: list[tuple[str, Any]] = []  # name, type to check; those that need no check are not here
@@ -108,6 +109,11 @@ class Binding:
         self._request_name = ""
         self.wants_body = False
         self.wants_request = False
+        self.trivial = True
+
+    def seal(self) -> None:
+        """All that it takes is known."""
+        self.trivial = not (self._queries or self._path or self.wants_body or self.wants_request)
 
     def bind(
         self, exchange: Exchange, path_params: dict[str, Any] | None, body: bytes, request: Request | None
@@ -117,7 +123,7 @@ class Binding:
         :raises HTTPError: 400 or 415: the content is not JSON, or does not say so.
         :raises ValidationError: 422 with every field that does not fit.
         """
-        if not (self._queries or self._path or self.wants_body or self.wants_request):
+        if self.trivial:
             return path_params if path_params is not None else {}
         arguments = dict(path_params) if path_params else {}
         errors: _Errors = []
@@ -173,6 +179,7 @@ def compile_binding(handler: Callable[..., Any], pattern: str, converters: dict[
     missing = [name for name in converters if name not in signature.parameters]
     if missing:
         raise TypeError(f"{where} does not take the path parameter {missing[0]}")
+    binding.seal()
     return binding, hints.get("return", _MISSING)
 
 

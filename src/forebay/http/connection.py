@@ -12,6 +12,7 @@ from forebay.engine.connection import CloseReason, Connection, ConnectionHandler
 from forebay.engine.loop import now
 from forebay.engine.open_file import OpenFile
 from forebay.errors import ProtocolError
+from forebay.http.content import Content
 from forebay.http.exchange import Exchange
 from forebay.http.half_closed import watch_half_closed
 from forebay.policy.pace import Pace
@@ -177,9 +178,10 @@ class HTTPConnection(ConnectionHandler):
         if at >= server.date_until:
             server.renew_date(at)
         self._head_since = 0.0
-        exchange = Exchange(self, line, fields, at)
+        method, target, raw_path, query = line
+        exchange = Exchange(self, method, target, raw_path, query, fields, fields.keep_alive, at)
         if fields.simple and self.current is None and not self._queue and not server.measures and self.conn.writable:
-            self._hand_on(exchange)
+            self._hand_on(exchange)  # which is how nearly all go
             return
         if server.limits.requests is not None:
             self._served += 1
@@ -190,6 +192,7 @@ class HTTPConnection(ConnectionHandler):
             if limit is not None and (fields.content_length or 0) > limit:
                 raise ProtocolError(f"content is longer than {limit} bytes", status=413, reason="long-content")
             self._receiving = exchange
+            exchange.content = Content(fields.expects)
             self._pace = None
         elif exchange.upgrade_to:
             self._reader.held = True  # what follows may be of another protocol

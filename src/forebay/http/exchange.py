@@ -12,6 +12,8 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from forebay.engine.connection import CloseReason, Connection, ConnectionHandler
 from forebay.engine.loop import now
 from forebay.engine.open_file import OpenFile
@@ -38,7 +40,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NOBODY = Receiver()
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C, and that once a request
     """One request and the answering of it.
 
     The request: ``method``; ``target`` and its parts ``raw_path`` and ``query`` (bytes, as received); ``headers``
@@ -54,42 +56,24 @@ class Exchange:
     bytes of content that were given to the connection. ``notes`` are the application's, for the access log.
     """
 
-    _left: int | None  # from start() on
-    _chunked_out: bool
-
-    __slots__ = (
-        "_chunked_out",
-        "_content",
-        "_left",
-        "_link",
-        "_receiver",
-        "body_sent",
-        "deadline",
-        "fields",
-        "finished",
-        "keep_alive",
-        "method",
-        "notes",
-        "query",
-        "raw_path",
-        "received_at",
-        "status",
-        "target",
-    )
-
-    def __init__(self, link: HTTPConnection, line: http1.RequestLine, fields: http1.Fields, received_at: float) -> None:
-        self._link = link
-        self.method, self.target, self.raw_path, self.query = line
-        self.fields = fields
-        self.keep_alive = fields.keep_alive
-        self.received_at = received_at
-        self._content = Content(fields.expects) if fields.chunked or fields.content_length else None
-        self._receiver: Receiver = _NOBODY
-        self.status = 0
-        self.finished = False
-        self.body_sent = 0
-        self.deadline = inf  # loop time
-        self.notes: dict[str, Any] | None = None
+    link: HTTPConnection
+    method: str
+    target: bytes
+    raw_path: bytes
+    query: bytes
+    fields: http1.Fields
+    keep_alive: bool
+    received_at: float
+    content: Content | None = None
+    status: int = 0
+    finished: bool = False
+    body_sent: int = 0
+    deadline: float = inf
+    """Loop time."""
+    notes: dict[str, Any] | None = None
+    _receiver: Receiver = _NOBODY
+    _left: int | None = None
+    _chunked_out: bool = False
 
     def __repr__(self) -> str:
         state = "finished" if self.finished else "answering" if self.started else "waiting"
@@ -139,22 +123,22 @@ class Exchange:
     @property
     def conn(self) -> Connection:
         """The connection the request came on: who is at its ends, and how it is encrypted."""
-        return self._link.conn
+        return self.link.conn
 
     @property
     def client(self) -> str:
         """The IP address at the other end of the connection; ``unix`` for a UNIX socket."""
-        return self._link.conn.peer_host
+        return self.link.conn.peer_host
 
     @property
     def scheme(self) -> str:
         """``http`` or ``https``."""
-        return "http" if self._link.conn.tls is None else "https"
+        return "http" if self.link.conn.tls is None else "https"
 
     @property
     def has_body(self) -> bool:
         """Whether content follows the head."""
-        return self._content is not None
+        return self.content is not None
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of ``name``, which is given in lower case; None without one."""
@@ -165,21 +149,21 @@ class Exchange:
     @property
     def body_complete(self) -> bool:
         """Whether all of the content has come."""
-        return self._content is None or self._content.complete
+        return self.content is None or self.content.complete
 
     @property
     def body_received(self) -> int:
         """Bytes of content that have come."""
-        return 0 if self._content is None else self._content.received
+        return 0 if self.content is None else self.content.received
 
     @property
     def trailers(self) -> http1.HeaderPairs:
         """Trailer fields, once ``body_complete``. Those that RFC 9110 section 6.5.1 forbids are left out."""
-        return () if self._content is None else self._content.trailers
+        return () if self.content is None else self.content.trailers
 
     def take_body(self) -> bytes:
         """The whole content, once; only when ``body_complete``."""
-        content = self._content
+        content = self.content
         if content is None or not content.chunks:
             return b""
         chunks, content.chunks = content.chunks, None
@@ -197,7 +181,7 @@ class Exchange:
         self._receiver = receiver
         if not content:
             return
-        body = self._content
+        body = self.content
         if body is None:
             receiver.on_body_end()
             return
@@ -205,11 +189,11 @@ class Exchange:
         if body.expects and not self.status:
             body.expects = False
             if not body.received and not body.complete:
-                self._link.send(_CONTINUE)
-                self._link.flush()
+                self.link.send(_CONTINUE)
+                self.link.flush()
         chunks, body.chunks = body.chunks, None
         if chunks:
-            self._link.resume_body()  # before the receiver gets them: it may pause
+            self.link.resume_body()  # before the receiver gets them: it may pause
             for chunk in chunks:
                 receiver.on_body(chunk)
         if body.complete:
@@ -218,12 +202,12 @@ class Exchange:
     def pause_body(self) -> None:
         """Stop reading from the client until :meth:`resume_body`; a few pieces may still come."""
         if not self.body_complete:
-            self._link.pause_body()
+            self.link.pause_body()
 
     def resume_body(self) -> None:
         """Read on."""
         if not self.body_complete:
-            self._link.resume_body()
+            self.link.resume_body()
 
     # -- the answer
 
@@ -244,7 +228,7 @@ class Exchange:
         """
         if self.status:
             raise RuntimeError(f"{self!r} is answered already")
-        link = self._link
+        link = self.link
         size = len(body)
         if status in _NO_BODY:
             length = body = b""
@@ -255,7 +239,7 @@ class Exchange:
             if self.method == "HEAD":
                 body = b""
         lines = link.server.date_lines if date else b""
-        if self._content is None and self.keep_alive and not link.last and self.fields.http11:
+        if self.content is None and self.keep_alive and not link.last and self.fields.http11:
             data = b"".join((http1.STATUS_LINES[status], headers, length, lines, b"\r\n", body))
         else:
             data = b"".join((http1.STATUS_LINES[status], headers, length, lines, self._going_on(), b"\r\n", body))
@@ -279,7 +263,7 @@ class Exchange:
         if self._left:
             self._left = 0
             self._receiver = _NOBODY
-            self._link.send_file(self, file, offset, count)
+            self.link.send_file(self, file, offset, count)
         else:
             self.finish()
 
@@ -294,7 +278,7 @@ class Exchange:
         """
         if self.status:
             raise RuntimeError(f"{self!r} is answered already")
-        link = self._link
+        link = self.link
         self._left = None
         self._chunked_out = False
         if status == 205:
@@ -314,7 +298,7 @@ class Exchange:
         if self.method == "HEAD":
             self._left = 0
             self._chunked_out = False
-        plain = self.keep_alive and self._content is None and self.fields.http11 and not link.last
+        plain = self.keep_alive and self.content is None and self.fields.http11 and not link.last
         connection = b"" if plain else self._going_on()
         lines = link.server.date_lines if date else b""
         data = b"".join((http1.STATUS_LINES[status], headers, framing, lines, connection, b"\r\n"))
@@ -329,8 +313,8 @@ class Exchange:
         if not 100 <= status <= 199 or status == 101:
             raise ValueError(f"interim status {status}: must be 100 to 199, and not 101")
         if self.fields.http11 and not self.status and not self.finished:
-            self._link.send(b"".join((http1.STATUS_LINES[status], headers, b"\r\n")))
-            self._link.flush()
+            self.link.send(b"".join((http1.STATUS_LINES[status], headers, b"\r\n")))
+            self.link.flush()
 
     def write(self, data: bytes) -> bool:
         """The next piece of the content. It is left out where the answer must have none.
@@ -342,7 +326,7 @@ class Exchange:
         if self.finished:
             return False
         self._check_begun()
-        link = self._link
+        link = self.link
         left = self._left
         if left is not None:
             if not left and (self.method == "HEAD" or self.status in _NO_BODY or self.status == 205):
@@ -360,7 +344,7 @@ class Exchange:
 
     def flush(self) -> None:
         """Send what :meth:`start` has prepared, before there is any content."""
-        self._link.flush()
+        self.link.flush()
 
     def finish(self, trailers: bytes = b"") -> None:
         """The answer is complete. One that is shorter than announced is cut, so that the client notices.
@@ -374,9 +358,9 @@ class Exchange:
             self.abort(f"the content ended {self._left} bytes before its announced length")
             return
         if self._chunked_out:
-            self._link.send(b"0\r\n%b\r\n" % trailers if trailers else http1.LAST_CHUNK)
+            self.link.send(b"0\r\n%b\r\n" % trailers if trailers else http1.LAST_CHUNK)
         self._receiver = _NOBODY
-        self._link.finished(self)
+        self.link.finished(self)
 
     def _check_begun(self) -> None:
         if not self.status:
@@ -385,7 +369,7 @@ class Exchange:
     def abort(self, reason: str) -> None:
         """The answer cannot be completed: cut the connection, so that the client notices. Logged."""
         if not self.finished:
-            self._link.cut(self, reason)
+            self.link.cut(self, reason)
 
     def fail(self, reason: str) -> None:
         """The application has failed: answer 500, or cut what was begun."""
@@ -413,24 +397,24 @@ class Exchange:
             raise RuntimeError(f"{self!r} did not ask for an upgrade")
         self.status = 101
         self._receiver = _NOBODY
-        return switch_protocols(self._link, self, headers, handler, outbound)
+        return switch_protocols(self.link, self, headers, handler, outbound)
 
     def expire_in(self, seconds: float | None) -> None:
         """Set the deadline of the answer, at most 200 ms late; None: none. See :meth:`Receiver.on_deadline`."""
         self.deadline = inf if seconds is None else now() + seconds
         if seconds is not None and not self.finished:
-            self._link.expire(self)
+            self.link.expire(self)
 
     def _going_on(self) -> bytes:
         """The ``connection`` line, where one is needed: will there be another request after this one?"""
-        if self.keep_alive and not self._link.last and (self.body_complete or self._rest_is_small()):
+        if self.keep_alive and not self.link.last and (self.body_complete or self._rest_is_small()):
             return b"" if self.fields.http11 else _KEEP
         self.keep_alive = False
         return _CLOSE
 
     def _rest_is_small(self) -> bool:
         """Whether reading an unwanted content to its end costs less than a new connection."""
-        content, length = self._content, self.fields.content_length
+        content, length = self.content, self.fields.content_length
         if content is None or content.expects:
             return False  # it may never come, now that it was answered without being asked for
         return length is not None and length - content.received <= BODY_BUFFER
@@ -439,7 +423,7 @@ class Exchange:
 
     def body_arrived(self, data: bytes) -> bool:
         """Take a piece of the content. False: that is enough for now."""
-        content = self._content
+        content = self.content
         if content is None:
             return True
         content.received += len(data)
@@ -456,7 +440,7 @@ class Exchange:
 
     def body_ended(self, trailers: http1.HeaderPairs) -> None:
         """The content is complete."""
-        content = self._content
+        content = self.content
         if content is None:
             return
         content.complete = True
@@ -488,7 +472,7 @@ class Exchange:
     def disconnected(self, reason: CloseReason) -> None:
         """Nothing can be answered any more."""
         self.finished = True
-        if self._content is not None:
-            self._content.chunks = None
+        if self.content is not None:
+            self.content.chunks = None
         receiver, self._receiver = self._receiver, _NOBODY
         receiver.on_disconnect(reason)

@@ -43,7 +43,11 @@ def encoder_for(annotation: Any) -> Encoder:
     """The encoder for a handler with this return annotation."""
     if is_record(annotation) or annotation is dict or typing.get_origin(annotation) in (dict, list):
         return _json
-    return _anything
+    return _text if annotation is str else _anything
+
+
+def _text(value: Any) -> Answer | Response:
+    return (200, _TEXT_LINE, value.encode()) if type(value) is str else _anything(value)
 
 
 def _json(value: Any) -> Answer | Response:

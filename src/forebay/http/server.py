@@ -288,7 +288,7 @@ class HTTPServer:
         conn = link.conn
         if self.access_log is not None:
             at = now()
-            exchange = exchange or Exchange(link, _NO_LINE, _NO_FIELDS, at)
+            exchange = exchange or Exchange(link, *_NO_LINE, _NO_FIELDS, False, at)
             exchange.status = error.status
             self.access_log.record(exchange, at)
         self.refused[error.status] += 1

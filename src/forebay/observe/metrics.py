@@ -78,16 +78,17 @@ class Histogram:
     :param bounds: ascending upper bounds, without infinity.
     """
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("bounds", "counts", "lowest", "sum")
 
     def __init__(self, bounds: Sequence[float] = DURATION_BOUNDS) -> None:
         self.bounds = tuple(bounds)
+        self.lowest = self.bounds[0]
         self.counts = [0] * (len(self.bounds) + 1)
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
         """Count ``value``, in the unit of the bounds."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+        self.counts[0 if value <= self.lowest else bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def samples(self, labels: Labels = ()) -> list[Sample]:
