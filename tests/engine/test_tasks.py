@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from forebay.engine import Gate, Tasks, start_task
+from forebay.engine.tasks import place_of_task, unfinished
 
 pytestmark = pytest.mark.both_loops
 
@@ -86,3 +88,33 @@ async def test_gate() -> None:
     await gate.wait()
     assert gate.is_open
     assert Gate(is_open=True).is_open
+
+
+async def test_what_has_not_ended_in_time_is_given_back_as_it_is() -> None:
+    """Nothing is cancelled; nothing to wait for is no wait."""
+    stop = asyncio.Event()
+    quick, slow = start_task(asyncio.sleep(0)), start_task(stop.wait())
+    assert await unfinished([], 10.0) == set()
+    assert await unfinished([quick, slow], 0.01) == {slow}
+    assert not slow.cancelling()
+    stop.set()
+    assert await unfinished([quick, slow], 10.0) == set()
+
+
+async def test_a_task_tells_where_it_waits() -> None:
+    """The innermost line that somebody wrote, not the loop's primitive below it."""
+
+    async def inner() -> None:
+        await asyncio.Event().wait()
+
+    async def outer() -> None:
+        await inner()
+
+    task = start_task(outer())
+    await asyncio.sleep(0)
+    place = place_of_task(task)
+    file, _, line = place.rpartition(":")
+    assert file == __file__
+    assert "Event().wait()" in Path(__file__).read_text().splitlines()[int(line) - 1]
+    task.cancel()
+    await asyncio.wait([task])

@@ -64,10 +64,10 @@ def place_of_task(task: Task[Any]) -> str:
     found = "unknown"
     coro: Any = task.get_coro()
     while coro is not None:
-        frame = getattr(coro, "cr_frame", None) or getattr(coro, "ag_frame", None) or getattr(coro, "gi_frame", None)
+        frame = getattr(coro, "cr_frame", None)
         if frame is not None and not frame.f_code.co_filename.endswith(("asyncio/tasks.py", "asyncio/locks.py")):
             found = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        coro = getattr(coro, "cr_await", None) or getattr(coro, "ag_await", None) or getattr(coro, "gi_yieldfrom", None)
+        coro = getattr(coro, "cr_await", None)
     return found
 
 
