@@ -211,6 +211,46 @@ async def test_content_is_asked_for_only_when_the_handler_wants_it() -> None:
             assert (await client.response())[2] == b"abc"
 
 
+async def test_a_client_that_is_not_read_from_is_missed_when_it_resets() -> None:
+    """Its content waits for a handler that does not read it, so nothing is read that would tell."""
+    site = Waiting()
+
+    @site.app.post("/ignore")
+    async def ignore(request: Request) -> str:
+        return await site.wait()
+
+    async with serving(site.app) as (server, port):
+        client = await RawClient.connect(port)
+        await client.send(b"POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 200_000)
+        await site.began.wait()
+        client.abort()
+        await eventually(lambda: "cancelled" in site.ended)
+        await eventually(lambda: server.connections == 0)
+
+
+async def test_hints_leave_before_the_answer_and_trailers_come_behind_the_content() -> None:
+    """RFC 8297; RFC 9110 section 6.5."""
+    app = App("site")
+    go = asyncio.Event()
+
+    @app.post("/")
+    async def root(request: Request) -> dict[str, str]:
+        request.early_hints("</style.css>; rel=preload", "</x.js>; rel=preload")
+        await go.wait()
+        body = await request.text()
+        return {"body": body, "checksum": request.trailers["checksum"]}
+
+    async with serving(app) as (_, port), raw_client(port) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        hints = b"".join([await client.line() for _ in range(4)])
+        assert hints == (
+            b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\nlink: </x.js>; rel=preload\r\n\r\n"
+        )
+        go.set()
+        await client.send(b"2\r\nab\r\n0\r\nChecksum: 12\r\n\r\n")
+        assert (await client.response())[2] == b'{"body":"ab","checksum":"12"}'
+
+
 class Holding(Receiver):
     """Answers nothing by itself."""
 
@@ -322,12 +362,15 @@ class Upgrading:
     def __init__(self) -> None:
         self.handler = Shouting()
         self.outbound: Outbound | None = None
-        self.later: asyncio.Event | None = None
+        self.later = False
+        self.held: list[Exchange] | None = None  # they are not answered
 
     def on_request(self, exchange: Exchange) -> None:
         if exchange.upgrade_to != b"shout":
             exchange.respond(200, b"", exchange.raw_path)
-        elif self.later is not None:
+        elif self.held is not None:
+            self.held.append(exchange)
+        elif self.later:
             asyncio.get_running_loop().call_later(0.05, self._upgrade, exchange)
         else:
             self._upgrade(exchange)
@@ -345,7 +388,7 @@ SHOUT = b"GET /up HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgr
 async def test_a_connection_is_handed_to_another_protocol(later: bool, ahead: bytes) -> None:
     """Behind the answers to what came before; with what came behind the request (RFC 9110 section 7.8)."""
     site = Upgrading()
-    site.later = asyncio.Event() if later else None
+    site.later = later
     site.outbound = Outbound(high=1000)
     async with serving(site, timeouts=ServerTimeouts(head=0.3, idle=0.3)) as (server, port), raw_client(port) as client:
         await client.send(ahead + SHOUT + b"GET / HTTP/1.1\r\n\r\n")
@@ -400,14 +443,12 @@ async def test_what_cannot_be_upgraded_is_an_ordinary_request(request_bytes: byt
 async def test_a_peer_that_floods_a_pending_upgrade_is_not_kept_in_memory() -> None:
     """What comes behind the request waits with the client once it is more than 64 KiB."""
     site = Upgrading()
-    site.later = asyncio.Event()
-    held: list[Exchange] = []
-    site._upgrade = held.append  # type: ignore[method-assign]  # never
+    site.held = []
     async with serving(site) as (server, port):
         client = await RawClient.connect(port)
         client.writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         await client.send(SHOUT)
-        await eventually(lambda: held)
+        await eventually(lambda: site.held)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
                 for _ in range(2000):

@@ -6,15 +6,15 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
-import structlog
-
 from forebay.engine.connection import CloseReason, Connection, ConnectionHandler
+from forebay.engine.ending import was_reset
 from forebay.engine.loop import now
 from forebay.engine.open_file import OpenFile
 from forebay.errors import ProtocolError
 from forebay.http.content import Content
 from forebay.http.exchange import Exchange
 from forebay.http.half_closed import watch_half_closed
+from forebay.http.problems import timed_out
 from forebay.policy.pace import Pace
 from forebay.wire import http1
 
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPConnection"]
 
-log = structlog.get_logger("forebay.http")
-
 _COALESCE = 32  # answers to pipelined requests that leave in one write, as long as
 _LARGE = 16384  # none of them has more bytes than this
+_LOOK_EVERY = 1.0  # seconds, for a client that is not read from
 _HELD_AT_MOST = 65536  # bytes that came behind a request for an upgrade; past it, reading pauses
 
 
@@ -156,7 +155,7 @@ class HTTPConnection(ConnectionHandler):
             if left > 0:
                 conn.expire_in(left)
             else:
-                self._refuse(_timed_out(f"the head did not come within {timeouts.head:g} s", "head-timeout"))
+                self._refuse(timed_out(f"the head did not come within {timeouts.head:g} s", "head-timeout"))
         else:
             since, seconds, reason = self._idle_since, timeouts.idle, CloseReason.IDLE
             if not since:
@@ -289,6 +288,7 @@ class HTTPConnection(ConnectionHandler):
         """Stop reading."""
         self._paused = True
         self.conn.pause_reading()
+        self._wake_in(_LOOK_EVERY)
 
     def resume_body(self) -> None:
         """Read on; the client's time for the content starts anew."""
@@ -376,7 +376,7 @@ class HTTPConnection(ConnectionHandler):
         if self._refusal is not None and not self._closing:
             self._settle_refusal(self._refusal)
         elif self._receiving is not None:
-            if self._pace is None:
+            if self._pace is None and not self._paused:
                 self._await_body(self._receiving)
         elif self.current is None and not queue:
             if self._eof or (self.last and not reader.in_message):
@@ -411,7 +411,7 @@ class HTTPConnection(ConnectionHandler):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:  # a stray CancelledError included: the client waits for an answer
-            log.exception("application failed", server=server.name, method=exchange.method)
+            server.log_failure(exchange)
             exchange.fail("application failed")
         if self.current is exchange:
             self._pending = True
@@ -444,15 +444,18 @@ class HTTPConnection(ConnectionHandler):
     def _check_body(self, exchange: Exchange) -> None:
         pace, at = self._pace, now()
         if self._paused or pace is None:  # the client waits for us, not we for it
-            self._wake_in(self.server.timeouts.body)
+            if was_reset(self.conn.transport):  # which the loop does not look for while we do not read
+                self.conn.abort(CloseReason.RESET)
+            else:
+                self._wake_in(_LOOK_EVERY)
         elif (left := pace.left(at)) <= 0:
             if exchange.finished:
                 self._closing = True
                 self.conn.close(CloseReason.TIMEOUT)  # it has its answer: another one would be the next request's
             else:
-                self._refuse(_timed_out(f"no content came for {pace.timeout:g} s", "body-timeout"))
+                self._refuse(timed_out(f"no content came for {pace.timeout:g} s", "body-timeout"))
         elif pace.too_slow(at, exchange.body_received):
-            self._refuse(_timed_out(f"content comes slower than {pace.rate} bytes a second", "body-rate"))
+            self._refuse(timed_out(f"content comes slower than {pace.rate} bytes a second", "body-rate"))
         else:
             self._wake_in(left)
 
@@ -494,7 +497,3 @@ class HTTPConnection(ConnectionHandler):
         self._receiving = None
         linger = self.server.timeouts.linger if lingers else 0.0
         conn.close(CloseReason.DRAIN if self.last else CloseReason.APP, linger=linger)
-
-
-def _timed_out(message: str, reason: str) -> ProtocolError:
-    return ProtocolError(message, status=408, reason=reason)

@@ -193,6 +193,19 @@ class Request:
         """The IP address at the other end of the connection."""
         return self.exchange.client
 
+    @property
+    def trailers(self) -> Headers:
+        """The fields behind chunked content, once all of it was read (RFC 9110 section 6.5)."""
+        return Headers(self.exchange.trailers)
+
+    def early_hints(self, *links: str) -> None:
+        """Tell the client what it will need while the answer is still being made (103, RFC 8297).
+
+        :param links: values of ``link``, as in ``</style.css>; rel=preload; as=style``.
+        :raises ValueError: one of them is no field value.
+        """
+        self.exchange.interim(103, encode_headers([("link", link) for link in links]))
+
     async def stream(self) -> AsyncIterator[bytes]:
         """The content, piece by piece; once, and not after :meth:`body`. The client waits while nobody asks.
 

@@ -21,7 +21,7 @@ from forebay.errors import (
 )
 from forebay.wire.http1 import STATUS_PHRASES, encode_headers
 
-__all__ = ["PROBLEM_TYPE", "is_expected", "problem", "problem_of"]
+__all__ = ["PROBLEM_TYPE", "is_expected", "problem", "problem_of", "timed_out"]
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -73,3 +73,8 @@ def problem_of(error: BaseException) -> tuple[int, bytes, bytes]:
 def is_expected(error: BaseException) -> bool:
     """Is ``error`` an answer, rather than a fault that an operator must be told of?"""
     return isinstance(error, HTTPError | ProtocolError | Overloaded)
+
+
+def timed_out(message: str, reason: str) -> ProtocolError:
+    """The client took too long over its request (408); ``reason`` is what that is counted under."""
+    return ProtocolError(message, status=408, reason=reason)

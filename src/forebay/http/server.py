@@ -308,6 +308,10 @@ class HTTPServer:
         length = content_length(len(body))
         return b"".join((STATUS_LINES[status], lines, length, self.date_lines, b"connection: close\r\n\r\n", body))
 
+    def log_failure(self, exchange: Exchange) -> None:
+        """Say that the application raised what is being handled."""
+        log.exception("application failed", server=self.name, method=exchange.method)
+
     def log_cut(self, exchange: Exchange, reason: str) -> None:
         """Say that an answer was not completed, and why."""
         log.warning(
