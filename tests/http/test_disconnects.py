@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from forebay.engine.connection import CloseReason, Connection, ConnectionHandler
 from forebay.engine.settings import Outbound
 from forebay.http import Exchange, HTTPServer, Receiver, Request, ServerLimits, ServerTimeouts
 from forebay.http import cancelled as cancelled_handlers
-from tests.support import RawClient, eventually, raw_client
+from tests.engine.connecting import client_context, server_tls
+from tests.support import RawClient, eventually, raw_client, running
 
 GET = b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -134,6 +136,43 @@ async def test_a_client_that_only_half_closes_is_answered(path: str) -> None:
         assert await client.rest() == b""
         assert site.ended.keys() == {"answered"}
         assert server.disconnects == 0
+
+
+@pytest.mark.parametrize("scheme", ["https", "unix"])
+@pytest.mark.parametrize("path", ["wait", "stream"])
+async def test_the_same_over_tls_and_unix_sockets(scheme: str, path: str, tmp_path: Path) -> None:
+    """A client that goes away is missed at once; over a UNIX socket one that half-closes is answered."""
+    site = Waiting()
+    bind = f"unix://{tmp_path}/app" if scheme == "unix" else "https://127.0.0.1:0"
+
+    async def connect(server: HTTPServer) -> RawClient:
+        if scheme == "unix":
+            return RawClient(*await asyncio.open_unix_connection(f"{tmp_path}/app"))
+        port = server.addresses[0].port
+        return RawClient(*await asyncio.open_connection("127.0.0.1", port, ssl=client_context()))
+
+    server = HTTPServer(site.app, bind=bind, tls=server_tls() if scheme == "https" else None)
+    async with running(server):
+        for _ in range(2):
+            site.began.clear()
+            site.ended.clear()
+            client = await connect(server)
+            await client.send(GET.replace(b"wait", path.encode()))
+            await site.began.wait()
+            at = time.monotonic()
+            client.writer.transport.close()
+            await eventually(lambda: "cancelled" in site.ended)
+            assert site.ended["cancelled"] - at < 0.1
+        if scheme == "unix":
+            client = await connect(server)
+            site.began.clear()
+            await client.send(GET.replace(b"wait", path.encode()))
+            await site.began.wait()
+            client.send_eof()
+            await asyncio.sleep(0.3)  # several looks at whether it is still there
+            site.release.set()
+            assert (await final(client))[0] == 200
+            await client.close()
 
 
 async def test_a_client_of_http_1_0_that_closes_its_side_has_gone() -> None:

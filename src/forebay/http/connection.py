@@ -100,8 +100,8 @@ class HTTPConnection(ConnectionHandler):
             return False
         if self._receiving is not None:
             return False  # the content of a request will never be complete
-        if current is not None and not current.http11:
-            return False  # programs that speak HTTP/1.0, proxies among them, end a connection by closing it
+        if conn.tls is not None or (current is not None and not current.http11):
+            return False  # TLS ends on both sides at once; and who speaks HTTP/1.0, as proxies do, ends it by closing
         self._eof = self._unsettled = True
         watch_half_closed(self)
         return True

@@ -3,7 +3,8 @@
 Both look alike: the connection ends on the client's side. Who only half-closed must still be answered (RFC 9112 section
 9.6), while for who has gone the work is to be given up. The difference shows when something is sent: the system of a
 client that has gone answers with a reset. So a byte or two are sent that every client must take: an interim answer
-before the answer (RFC 9110 section 15.2), or a leading zero of the next chunk's size (RFC 9112 section 7.1).
+before the answer (RFC 9110 section 15.2), or a leading zero of the next chunk's size (RFC 9112 section 7.1). Over TLS,
+and from clients that speak HTTP/1.0, the end is taken for one on both sides.
 """
 
 from __future__ import annotations
