@@ -8,9 +8,11 @@ from forebay.gateway.heads import RequestHeads, encode_response_headers
 from forebay.wire.http1 import HeaderPairs
 
 
-def encode(headers: HeaderPairs, *, trusted: tuple[str, ...] = (), client: str = "10.1.2.3") -> dict[str, str]:
+def encode(
+    headers: HeaderPairs, *, trusted: tuple[str, ...] = (), client: str = "10.1.2.3", scheme: str = "http"
+) -> dict[str, str]:
     """The fields of a request's head, which must not repeat."""
-    head = RequestHeads(trusted).encode("GET", b"/", b"shop", headers, client, b"")
+    head = RequestHeads(trusted).encode("GET", b"/", b"shop", headers, client, b"", scheme)
     assert head.startswith(b"GET / HTTP/1.1\r\nhost: shop\r\n")
     assert head.endswith(b"\r\n\r\n")
     pairs = [line.split(": ", 1) for line in head.decode().split("\r\n")[1:-2]]
@@ -86,12 +88,24 @@ def test_the_same_headers_again() -> None:
     """A block that the reader has remembered gives the same head, for each client its own."""
     heads = RequestHeads()
     headers = ((b"Accept", b"*/*"), (b"X-Forwarded-For", b"9.9.9.9"))
-    first = heads.encode("GET", b"/", b"a", headers, "10.0.0.1", b"")
-    again = heads.encode("GET", b"/", b"a", headers, "10.0.0.1", b"")
-    other = heads.encode("GET", b"/", b"a", headers, "10.0.0.2", b"")
+    first = heads.encode("GET", b"/", b"a", headers, "10.0.0.1", b"", "http")
+    again = heads.encode("GET", b"/", b"a", headers, "10.0.0.1", b"", "http")
+    other = heads.encode("GET", b"/", b"a", headers, "10.0.0.2", b"", "http")
     assert first == again
     assert b"Accept: */*" in first
     assert other == first.replace(b"10.0.0.1", b"10.0.0.2")
+    secure = heads.encode("GET", b"/", b"a", headers, "10.0.0.1", b"", "https")
+    assert secure == first.replace(b"-proto: http", b"-proto: https")
+
+
+def test_the_scheme_is_that_of_the_connection_unless_a_trusted_proxy_knows_better() -> None:
+    """Who ends TLS in front of us says so; anybody else's word does not count."""
+    headers = [(b"X-Forwarded-Proto", b"http")]
+    assert encode([], scheme="https")["x-forwarded-proto"] == "https"
+    assert encode(headers, scheme="https")["x-forwarded-proto"] == "https"
+    assert encode(headers, scheme="https", trusted=("10.0.0.0/8",))["x-forwarded-proto"] == "http"
+    chain = [(b"X-Forwarded-For", b"1.1.1.1")]
+    assert encode(chain, scheme="https", trusted=("10.0.0.0/8",))["x-forwarded-proto"] == "https"
 
 
 @pytest.mark.parametrize(

@@ -95,13 +95,13 @@ class RequestHeads:
 
     def __init__(self, trusted_proxies: Sequence[str] = ()) -> None:
         self._networks = [ipaddress.ip_network(network) for network in trusted_proxies]
-        self._about: dict[str, bytes] = {}  # by client: the end of a head, up to its host
+        self._about: dict[tuple[str, str], bytes] = {}  # by client: the end of a head, up to its host
         # The reader in front remembers blocks of headers that clients repeat, and gives the very same tuple for each.
         # What follows the request line depends on that block and on the client only.
-        self._tails: dict[tuple[int, str], tuple[HeaderPairs, bytes]] = {}
+        self._tails: dict[tuple[int, str, str], tuple[HeaderPairs, bytes]] = {}
 
     def encode(
-        self, method: str, target: bytes, host: bytes, headers: HeaderPairs, client: str, framing: bytes
+        self, method: str, target: bytes, host: bytes, headers: HeaderPairs, client: str, framing: bytes, scheme: str
     ) -> bytes:
         """The head of one request, complete with its empty line.
 
@@ -109,20 +109,21 @@ class RequestHeads:
         :param host: the client's, or where it sent none the target's.
         :param client: the address of the connection's other end.
         :param framing: the ``content-length`` or ``transfer-encoding`` line, or nothing.
+        :param scheme: of the connection, ``http`` or ``https``.
         """
-        known = self._tails.get((id(headers), client))
+        known = self._tails.get((id(headers), client, scheme))
         if known is not None and known[0] is headers:
             return b"%b %b%b" % (method.encode(), target, known[1])
         passed, forwarded = self._pass_on(headers)
         if forwarded and self._networks and self.trusts(client):
-            about = self._chain(headers, client, host)
+            about = self._chain(headers, client, host, scheme)
         else:
-            about = (self._about.get(client) or self._introduce(client)) + host + b"\r\n"
+            about = (self._about.get((client, scheme)) or self._introduce(client, scheme)) + host + b"\r\n"
         tail = b"".join((b" HTTP/1.1\r\nhost: ", host, b"\r\n", passed, about, framing, b"\r\n"))
         if isinstance(headers, tuple):
             if len(self._tails) >= self._TAILS_KEPT:
                 self._tails.clear()
-            self._tails[id(headers), client] = headers, tail  # holding them keeps their id theirs
+            self._tails[id(headers), client, scheme] = headers, tail  # holding them keeps their id theirs
         return b"%b %b%b" % (method.encode(), target, tail)
 
     def _pass_on(self, headers: HeaderPairs) -> tuple[bytes, bool]:
@@ -166,17 +167,20 @@ class RequestHeads:
             return False
         return any(address in network for network in self._networks)
 
-    def _introduce(self, client: str) -> bytes:
+    def _introduce(self, client: str, scheme: str) -> bytes:
         if len(self._about) >= self._ABOUT_KEPT:
             self._about.clear()
-        about = b"x-forwarded-for: %b\r\nx-forwarded-proto: http\r\nx-forwarded-host: " % client.encode()
-        self._about[client] = about
+        about = b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\nx-forwarded-host: " % (
+            client.encode(),
+            scheme.encode(),
+        )
+        self._about[client, scheme] = about
         return about
 
-    def _chain(self, headers: HeaderPairs, client: str, host: bytes) -> bytes:
+    def _chain(self, headers: HeaderPairs, client: str, host: bytes, scheme: str) -> bytes:
         """What a trusted proxy said, with its own address added."""
         hops = [value for value in _values(headers, b"x-forwarded-for") if value.strip()]
-        proto = _values(headers, b"x-forwarded-proto")[:1] or [b"http"]
+        proto = _values(headers, b"x-forwarded-proto")[:1] or [scheme.encode()]
         first_host = _values(headers, b"x-forwarded-host")[:1] or [host]
         told = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host")
         others = [pair for pair in headers if _fates.get(pair[0], _fate(pair[0])) == _FORWARDED]

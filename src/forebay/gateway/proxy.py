@@ -226,7 +226,9 @@ class Forward(Receiver):
         elif exchange.content_length is not None:
             framing = content_length(0)
         host = exchange.host or up.target.host
-        head = self._plan.heads.encode(method, target, host, exchange.headers, exchange.client, framing)
+        head = self._plan.heads.encode(
+            method, target, host, exchange.headers, exchange.client, framing, exchange.scheme
+        )
         if not self._has_body:
             self._request_sent = True
             up.send(self, method, head)

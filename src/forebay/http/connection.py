@@ -38,10 +38,11 @@ class HTTPConnection(ConnectionHandler):
     __slots__ = (
         "_advancing", "_closing", "_eof", "_handed_over", "_head_since", "_idle_since", "_lingers", "_out", "_pace",
         "_paused", "_pending", "_queue", "_queue_full", "_reader", "_receiving", "_refusal", "_served", "_unsettled",
-        "conn", "current", "last", "server",
+        "conn", "current", "last", "scheme", "server",
     )  # fmt: skip
 
     conn: Connection
+    scheme: str
 
     def __init__(self, server: HTTPServer) -> None:
         self.server = server
@@ -70,6 +71,7 @@ class HTTPConnection(ConnectionHandler):
 
     def on_open(self, conn: Connection) -> None:
         self.conn = conn
+        self.scheme = "http" if conn.tls is None else "https"
         timeouts = self.server.timeouts
         conn.expire_in(min(timeouts.head, timeouts.idle))
 
@@ -478,6 +480,7 @@ class HTTPConnection(ConnectionHandler):
             elif victim is self.current:
                 if victim.started:
                     self.cut(victim, str(error))
+                    victim.disconnected(CloseReason.ERROR)  # its taker waits for more
                     return
                 self.current = None
                 self._not_pending()

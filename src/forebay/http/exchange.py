@@ -133,7 +133,7 @@ class Exchange(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C, and
     @property
     def scheme(self) -> str:
         """``http`` or ``https``."""
-        return "http" if self.link.conn.tls is None else "https"
+        return self.link.scheme
 
     @property
     def has_body(self) -> bool:
