@@ -81,6 +81,41 @@ def test_toml_snippet_is_valid(snippet: Snippet, tmp_path: Path) -> None:
     load_system(file)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Links within the project lead to files that exist, and to headings that their pages have."""
+    text = FENCE.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("https://", "http://")):
+            continue
+        file, _, anchor = target.partition("#")
+        found = (page.parent / file).resolve() if file else page
+        assert found.exists(), f"{page.name} has a link to {target}"
+        if anchor:
+            assert anchor in anchors_of(found.read_text()), f"{page.name} has a link to {target}"
+
+
+def anchors_of(markdown: str) -> set[str]:
+    """The headings of a page, as links name them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", markdown), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_the_life_of_a_request_names_modules_that_exist() -> None:
+    """Each file that is named as the one to open is there."""
+    named = re.findall(r"\*\*`([\w/]+\.py)`\*\*", (ROOT / "docs/life-of-a-request.md").read_text())
+    assert len(named) > 50
+    assert [name for name in named if not (ROOT / "src/forebay" / name).exists()] == []
+
+
+def test_design_names_every_module_of_http_and_wire() -> None:
+    """The map has no blank spots."""
+    page = (ROOT / "docs/design.md").read_text()
+    modules = [file for row in ("http", "wire") for file in (ROOT / "src/forebay" / row).glob("[!_]*.py")]
+    missing = [file.name for file in modules if not re.search(rf"`{file.stem}(\.py)?`", page)]
+    assert sorted(missing) == []
+
+
 def test_readme_shows_python_and_toml() -> None:
     """README has snippets of both kinds: the tests above did not run over nothing."""
     assert [snippet for snippet in PYTHON if snippet.page == "README.md"]

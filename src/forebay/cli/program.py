@@ -90,7 +90,8 @@ def program() -> None:
 
     \b
     Example:
-      forebay up forebay.toml
+      forebay run shop.users:app     an App, a Service, or any ASGI application
+      forebay up forebay.toml        a whole system
     """
 
 
@@ -161,7 +162,9 @@ def _flags(**given: str | None) -> dict[str, str]:
 @click.option("--bind", metavar="URL", multiple=True, callback=_bind, help="Where to listen; may be repeated.")
 @click.option("--workers", metavar="N|auto", default="1", callback=_workers, help="Processes; auto: one per core. [1]")
 @click.option("--factory", is_flag=True, help="NAME is a function that returns what is to run.")
-@click.option("--root-path", metavar="PATH", default="", callback=_root_path, help="Where a proxy mounts an ASGI app.")
+@click.option(
+    "--root-path", metavar="PATH", default="", callback=_root_path, help="Under which a proxy mounts an ASGI app."
+)
 @click.option("--certificate", metavar="FILE", type=_pem, help="PEM file to show on https:// addresses; with --key.")
 @click.option("--key", metavar="FILE", type=_pem, help="PEM file with the certificate's private key.")
 @click.option("--access-log", metavar="PATH|-", callback=_log_path, help="Log requests; -: to standard output.")
@@ -192,12 +195,16 @@ def run_command(
 ) -> int:
     """Run an App, a Service, or any ASGI application.
 
-    An application listens on http://127.0.0.1:8000 when no --bind says otherwise; a Service brings its own address.
-    SIGHUP starts new workers with new code and drains the old ones; SIGTERM and SIGINT drain.
+    It finds out which of them NAME is. Applications listen on http://HOST:PORT, https://HOST:PORT, unix:///PATH or
+    fd://N, by default on http://127.0.0.1:8000. A Service brings its own address, and may be given another one of its
+    kind. SIGHUP starts new workers with new code and drains the old ones; SIGTERM and SIGINT drain.
 
     \b
     Example:
       forebay run shop.users:app --bind http://127.0.0.1:7001 --workers 2
+      forebay run shop.asgi:application --access-log -
+      forebay run shop.main:make_app --factory \\
+        --bind 'https://*:8443' --certificate server.pem --key server.key
     """
     tls = _tls(bind, certificate, key)
     log = _access_log(access_log, access_log_format)
@@ -259,7 +266,7 @@ def gateway_command(file: str, no_watch: bool, **settings: str | None) -> int:
     return _run_file(file, _flags(**settings), watching=not no_watch, gateway_only=True)
 
 
-@program.command("up")
+@program.command("up", short_help="Run the whole system that FILE describes.")
 @click.argument("file", metavar="[FILE]", default="forebay.toml")
 @_admin
 @_drain
@@ -293,7 +300,7 @@ def _run_file(file: str, flags: dict[str, str], *, watching: bool, gateway_only:
     return run_plan(plan, source=source, watching=watching, on_started=started)
 
 
-@program.command("check")
+@program.command("check", short_help="Say what is wrong with a configuration.")
 @click.argument("file", metavar="FILE")
 def check_command(file: str) -> int:
     """Say what is wrong with a configuration, and where; exit with 2 when anything is.

@@ -14,6 +14,7 @@ from forebay.http.files import FileResponse
 from forebay.http.messages import Headers, MutableHeaders, Request, Response
 from forebay.http.server import HTTPServer, ServerLimits, ServerTimeouts
 from forebay.http.websocket import WebSocket, WebSocketHandler, WebSocketSettings
+from forebay.wire.deflate import DeflateSettings
 
 if TYPE_CHECKING:
     from forebay.http.asgi import ASGIApplication
@@ -25,6 +26,7 @@ __all__ = [
     "App",
     "Application",
     "Broadcaster",
+    "DeflateSettings",
     "Exchange",
     "FileResponse",
     "HTTPServer",
