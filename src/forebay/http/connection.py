@@ -112,7 +112,6 @@ class HTTPConnection(ConnectionHandler):
         if self.current is not None:
             self.current.writable_again()
         elif self._queue and not self._closing:
-            self._advancing = True
             self._advance()
 
     def on_drain(self, conn: Connection) -> None:
@@ -331,7 +330,6 @@ class HTTPConnection(ConnectionHandler):
                 self._say_goodbye()
         elif not self._advancing:
             if self._unsettled or self._reader.held:
-                self._advancing = True
                 self._advance()
             elif self._out is not None:
                 self._write_out()
@@ -363,6 +361,7 @@ class HTTPConnection(ConnectionHandler):
 
     def _advance(self) -> None:
         """Hand requests on as long as they are answered at once; then arm the deadline of what we wait for."""
+        self._advancing = True
         reader = self._reader
         self._hand_on_queued()
         while reader.held and self.current is None and not self._queue and not self._closing:
@@ -465,7 +464,6 @@ class HTTPConnection(ConnectionHandler):
 
     def _refuse(self, error: ProtocolError) -> None:
         self._refusal = error
-        self._advancing = True
         self._advance()
 
     def _settle_refusal(self, error: ProtocolError) -> None:
