@@ -37,7 +37,8 @@ bench: $(DEV_READY) ## measure against nginx, uvicorn and others; ARGS="--only t
 	@tools/need wrk wrk
 	$(BIN)/python -m benchmarks $(ARGS)
 
-soak: $(DEV_READY) ## what takes long: property tests, 10,000 connections, TLS churn, workers; ARGS=idle runs one of them
+soak: $(DEV_READY) ## what takes long: property tests, 10,000 connections, TLS churn, workers, fuzzing; ARGS=fuzz runs one of them
+	@tools/need slowhttptest slowhttptest
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 clean: ## remove what the other targets made, except the shop's data in var/

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -18,22 +19,32 @@ PARTS = {
     "broadcast": ("benchmarks.broadcast",),
     "tls": ("benchmarks.tls_churn",),
     "workers": ("benchmarks.workers",),
+    "fuzz": ("fuzz",),
+    "faults": ("pytest", "-s", "tests/http/test_faults.py"),
+    "slowhttptest": ("pytest", "-s", "tests/http/test_slowhttptest.py"),
 }
 """What is run, as arguments of ``python -m``."""
+
+ROUNDS = {"FOREBAY_SOAK_ROUNDS": "20000"}
+"""How often the tests of faults do each of them, unless the environment says otherwise."""
 
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 def main(parts: tuple[str, ...]) -> None:
     """Run PARTS, or all of them: the property tests with 200 times as many examples; very many idle connections
-    over TCP, HTTP and WebSocket; a room of WebSockets; TLS clients that come and go; one worker beside two.
+    over TCP, HTTP and WebSocket; a room of WebSockets; TLS clients that come and go; one worker beside two; fuzzing by
+    hypothesis and by coverage, ten minutes of each for each target (FOREBAY_FUZZ_SECONDS); slow, silent and broken HTTP
+    clients, 20,000 rounds of each (FOREBAY_SOAK_ROUNDS), and slowhttptest's.
 
     Each part but the first takes options when it is run by itself: python -m benchmarks.idle --help
     """
     failed = []
     for name in parts or PARTS:
         click.echo(f"== {name}", err=True)
-        if subprocess.run([sys.executable, "-m", *PARTS[name]], cwd=ROOT, check=False).returncode:
+        if subprocess.run(
+            [sys.executable, "-m", *PARTS[name]], cwd=ROOT, env=ROUNDS | os.environ, check=False
+        ).returncode:
             failed.append(name)
     if failed:
         sys.exit(f"soak: failed or missed a target: {', '.join(failed)}")

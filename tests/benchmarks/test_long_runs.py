@@ -7,6 +7,7 @@ import socket
 import pytest
 from rich.console import Console
 
+import fuzz
 from benchmarks import broadcast, idle, idle_http, tls_churn, workers
 from benchmarks.idle import Loaded, Rested
 from benchmarks.idle_load import MESSAGE_BYTES, Crowd, message
@@ -146,4 +147,4 @@ def test_a_missed_target_is_a_failure() -> None:
 def test_soak_runs_modules_that_are_there() -> None:
     """Each part names a program of ours, or pytest."""
     modules = idle, idle_http, broadcast, tls_churn, workers
-    assert [part[0] for part in PARTS.values()] == ["pytest", *(module.__name__ for module in modules)]
+    assert [part[0] for part in PARTS.values()] == ["pytest", *(module.__name__ for module in modules), fuzz.__name__]

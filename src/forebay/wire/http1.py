@@ -141,7 +141,7 @@ class RequestReader:
                         return True
                     self._begin(request, fields)
                     return self._settled()
-                if line and block.find(b"\r\n\r\n") == len(block) - 4:
+                if line and block[:1] != b"\r" and block.find(b"\r\n\r\n") == len(block) - 4 >= 0:
                     self._begin(*rules.read(line, block))
                     return self._settled()
             self._read(data)
@@ -302,8 +302,8 @@ class RequestReader:
             trailers, self._trailers = self._trailers, None
             self._end(tuple(trailers) if trailers else ())
             return end + 2
-        size = (end if end >= 0 else len(data)) - at
-        if self._left + size > rules.max_trailers:
+        size = (end if end >= 0 else len(data) - data.endswith(b"\r")) - at  # that CR may be of the line's end
+        if size and self._left + size > rules.max_trailers:
             raise ProtocolError(f"trailers are longer than {rules.max_trailers} bytes", status=431, reason="trailers")
         if end < 0:
             return -1
