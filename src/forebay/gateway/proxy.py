@@ -156,7 +156,7 @@ class Forward(Receiver):
         self._plan = plan
         self._route = route
         self._exchange = exchange
-        self._has_body = exchange.chunked or bool(exchange.content_length)
+        self._has_body = exchange.has_body
         self._deadline = at + route.timeout  # for the head of the answer
         self._sent_at = at
         self._up: UpstreamConnection | None = None
@@ -221,13 +221,13 @@ class Forward(Receiver):
         if self._route.strip_prefix:
             target = strip_prefix(target, len(exchange.raw_path), self._route.strip_prefix)
         framing = b""
+        fields = exchange.fields
         if self._has_body:
-            framing = _CHUNKED if exchange.chunked else content_length(exchange.content_length or 0)
-        elif exchange.content_length is not None:
+            framing = _CHUNKED if fields.chunked else content_length(fields.content_length or 0)
+        elif fields.content_length is not None:
             framing = content_length(0)
-        host = exchange.host or up.target.host
         head = self._plan.heads.encode(
-            method, target, host, exchange.headers, exchange.client, framing, exchange.scheme
+            method, target, fields.host or up.target.host, fields.headers, exchange.client, framing, exchange.scheme
         )
         if not self._has_body:
             self._request_sent = True
