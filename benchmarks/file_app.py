@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-from forebay.http.files import FileResponse
-
 from forebay import App
+from forebay.http.files import FileResponse
 
 FILE = os.environ["BENCH_FILE"]
 

@@ -70,12 +70,13 @@ def flood(conn: Connection, data: Any) -> None:
         conn.write(b"x" * 100_000)
 
 
-async def test_a_handler_that_fails_in_on_close_is_logged_and_forgotten() -> None:
+@pytest.mark.parametrize("error", [ValueError("no"), asyncio.CancelledError()])
+async def test_a_handler_that_fails_in_on_close_is_logged_and_forgotten(error: BaseException) -> None:
     """The connection is gone all the same: it is counted off, and a drain does not wait for it."""
 
     class Failing(Recorder):
         def on_close(self, conn: Connection, reason: CloseReason) -> None:
-            raise ValueError("no")
+            raise error
 
     async with running(serving(Failing())) as server:
         with capture_logs() as logs:

@@ -35,15 +35,19 @@ class Room(WebSocketHandler):
 
 
 @pytest.mark.both_loops
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("message", ["hello", b"\x00\x01", "long " * 200, b"y" * 100_000])
-async def test_everybody_hears_the_same(message: str | bytes) -> None:
-    """With compression or without, with large windows or small."""
+async def test_everybody_hears_the_same(message: str | bytes, alone: bool) -> None:
+    """With compression or without, with contexts or without, with large windows or small."""
     room = Room()
-    async with serving(room, compression=DeflateSettings(min_size=10)) as (_, _, port), AsyncExitStack() as stack:
+    async with (
+        serving(room, compression=DeflateSettings(alone, alone, min_size=10)) as (_, _, port),
+        AsyncExitStack() as stack,
+    ):
         url = f"ws://127.0.0.1:{port}/"
         plain = [await stack.enter_async_context(websockets.connect(url, compression=None)) for _ in range(3)]
         packed = [await stack.enter_async_context(websockets.connect(url)) for _ in range(3)]
-        small = DeflateSettings(server_max_window_bits=9)
+        small = DeflateSettings(alone, alone, server_max_window_bits=9)
         ours = [await connect(url, settings=_with(small)) for _ in range(2)]
         assert len(room.group) == 8
         for _ in range(3):
@@ -87,7 +91,8 @@ async def test_a_sockets_own_messages_stay_readable() -> None:
     """RFC 7692 section 7.2.2: a socket's own messages are compressed with the context of those before, to which what
     is published does not belong, although its peer counts it in."""
     room = Room()
-    async with serving(room, compression=DeflateSettings(min_size=0)) as (_, _, port):  # noqa: SIM117
+    keeping = DeflateSettings(server_no_context_takeover=False, min_size=0)
+    async with serving(room, compression=keeping) as (_, _, port):  # noqa: SIM117
         async with websockets.connect(f"ws://127.0.0.1:{port}/") as client:
             for number in range(50):
                 own = f"this is for you alone, {number % 7} times or more " * 3

@@ -587,7 +587,7 @@ def test_every_reason_of_a_refusal_is_in_the_guide() -> None:
     source = Path(forebay.http.__file__).parents[1]
     files = [source / "wire" / "http1.py", source / "wire" / "request_head.py", source / "http" / "connection.py"]
     code = "".join(file.read_text() for file in files)
-    reasons = {*re.findall(r'reason="([a-z-]+)"', code), *re.findall(r'_timed_out\([^\n]+, "([a-z-]+)"\)', code)}
+    reasons = {*re.findall(r'reason="([a-z-]+)"', code), *re.findall(r'timed_out\([^\n]+, "([a-z-]+)"\)', code)}
     assert {"two-lengths", "head-timeout"} <= reasons
     text = GUIDE.read_text()
     assert [reason for reason in sorted(reasons) if f"`{reason}`" not in text] == []

@@ -96,6 +96,7 @@ async def test_what_a_socket_knows_of_its_request() -> None:
                 "127.0.0.1",
             )
             assert ws.headers["X-One"] == "1"
+            assert "sec-websocket-key" not in ws.headers  # it is of no use any more, and different each time
             assert ws.open
         await eventually(lambda: not ws.open)
         assert ws.path == "/a b"

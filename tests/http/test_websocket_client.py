@@ -80,7 +80,7 @@ MESSAGES: list[str | bytes] = ["", "hello", "grüße" * 50, b"\x00\xff" * 40, b"
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize("theirs", [None, "deflate"])
-@pytest.mark.parametrize("ours", [None, DeflateSettings(), DeflateSettings(client_no_context_takeover=True)])
+@pytest.mark.parametrize("ours", [None, DeflateSettings(), DeflateSettings(False, False), DeflateSettings(False)])
 async def test_echo_from_another_implementation(theirs: Any, ours: DeflateSettings | None) -> None:
     """Whole and fragmented messages come back as they were sent; compressed where both want that."""
 

@@ -41,6 +41,7 @@ MASK = bytes.fromhex("37fa213d")
 HELLO = bytes.fromhex("f248cdc9c90700")  # RFC 7692 section 7.2.3.1
 PLAIN = DeflateParameters(False, False, 15, 15, 3, 5, 0)
 ALONE = DeflateParameters(True, True, 15, 15, 3, 5, 0)
+KEEPING = DeflateSettings(server_no_context_takeover=False, client_no_context_takeover=False)
 
 bits = st.integers(8, 15)
 settings = st.builds(
@@ -252,6 +253,46 @@ def test_no_window_is_kept_without_a_context(side: Literal["server", "client"], 
     assert windows() == (1 if keeps else 0)
 
 
+def test_by_default_neither_side_keeps_a_context() -> None:
+    """A silent connection holds no window: a server says so in its answer to browsers, a client in its offer, and all
+    connections that agreed on the same share what compresses and inflates. One with a context has its own."""
+    text = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+    accepted = [accept_offer("permessage-deflate; client_max_window_bits", DeflateSettings()) for _ in range(2)]
+    assert [found and found[0] for found in accepted] == [text, text]
+    assert offer(DeflateSettings()) == f"{text}; client_max_window_bits"
+    assert accepted[0] is not None
+    parameters = accepted[0][1]
+    assert parameters is accept_response(text, DeflateSettings())
+    for side in ("server", "client"):
+        assert Deflater.of(parameters, side) is Deflater.of(parameters, side)
+        assert Inflater.of(parameters, side, 100) is Inflater.of(parameters, side, 100)
+        assert Inflater.of(parameters, side, 100).max_size == 100
+        assert Inflater.of(parameters, side, 99).max_size == 99
+        assert Deflater.of(PLAIN, side) is not Deflater.of(PLAIN, side)
+        assert Inflater.of(PLAIN, side, 100) is not Inflater.of(PLAIN, side, 100)
+
+
+def test_connections_that_share_a_deflater_do_not_mix() -> None:
+    """Messages of several, in turns; and when one of them sent garbage, the others do not notice."""
+    deflater, inflater = Deflater.of(ALONE, "server"), Inflater.of(ALONE, "client", 1000)
+    for number in range(20):
+        said = b"%d said this and that and this " % number * 20
+        assert Inflater.of(ALONE, "client", 1000).decompress(deflater.compress(said)) == said
+        with pytest.raises(WebSocketError):
+            inflater.decompress(b"\xff\xff\xff")
+        with pytest.raises(WebSocketError):
+            inflater.decompress(compress_once(bytes(2000)))
+
+
+def test_a_message_of_no_bytes_at_all_leaves_the_context_alone() -> None:
+    """RFC 7692 section 7.2.3.6: an empty message is one byte of zero. Of none, zlib would wait for the rest."""
+    deflater, inflater = Deflater(PLAIN, "client"), Inflater(PLAIN, "server", 100)
+    assert deflater.compress(b"") == b"\x00"
+    for said in (b"Hello", b"", b"Hello"):
+        assert inflater.decompress(deflater.compress(said)) == said
+        assert inflater.decompress(b"") == b""
+
+
 # --- in frames
 
 
@@ -384,7 +425,7 @@ def test_compressed_streams_beside_websockets(
 )
 def test_what_a_server_answers(header: str, answer: str | None) -> None:
     """The first offer that is acceptable is taken as it was made; what is malformed offers nothing."""
-    accepted = accept_offer(header, DeflateSettings())
+    accepted = accept_offer(header, KEEPING)
     assert (accepted and accepted[0]) == answer
 
 
@@ -524,7 +565,7 @@ def test_a_websockets_client_agrees(
 )
 def test_what_a_client_refuses(answer: str, words: str) -> None:
     """Anything that was not offered ends the connection with 1010: RFC 7692 section 7.1, RFC 6455 section 7.4.1."""
-    settings = DeflateSettings(server_no_context_takeover=True, server_max_window_bits=10, client_max_window_bits=12)
+    settings = DeflateSettings(server_max_window_bits=10, client_max_window_bits=12)
     with pytest.raises(WebSocketError) as caught:
         accept_response(answer, settings)
     assert (caught.value.code, words in str(caught.value)) == (1010, True), str(caught.value)
@@ -533,7 +574,7 @@ def test_what_a_client_refuses(answer: str, words: str) -> None:
 def test_a_client_keeps_to_what_it_offered_of_itself() -> None:
     """Where the answer does not say: it may always limit itself."""
     settings = DeflateSettings(
-        client_no_context_takeover=True, client_max_window_bits=12, level=1, mem_level=2, min_size=3
+        server_no_context_takeover=False, client_max_window_bits=12, level=1, mem_level=2, min_size=3
     )
     expected = DeflateParameters(False, True, 15, 12, 1, 2, 3)
     assert accept_response("permessage-deflate", settings) == expected
@@ -543,7 +584,7 @@ def test_a_client_keeps_to_what_it_offered_of_itself() -> None:
 
 def test_what_a_client_offers() -> None:
     """That it can be limited, always; and what it wants."""
-    assert offer(DeflateSettings()) == "permessage-deflate; client_max_window_bits"
+    assert offer(KEEPING) == "permessage-deflate; client_max_window_bits"
     assert offer(DeflateSettings(True, True, 10, 12)) == (
         "permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
         "server_max_window_bits=10; client_max_window_bits=12"

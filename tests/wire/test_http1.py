@@ -43,8 +43,8 @@ class Message:
 class Requests:
     """A sink that keeps everything."""
 
-    def __init__(self, rules: RequestRules | None = None, **limits: int) -> None:
-        self.reader = RequestReader(self, rules or RequestRules(**limits))
+    def __init__(self, rules: RequestRules | None = None) -> None:
+        self.reader = RequestReader(self, rules or RequestRules())
         self.messages: list[Message] = []
         self.trailers: list[HeaderPairs] = []
 
@@ -92,7 +92,7 @@ class Responses:
 
 def read(data: bytes, step: int = 0, **limits: int) -> list[Message]:
     """Feed ``data``, whole or in steps."""
-    sink = Requests(**limits)
+    sink = Requests(RequestRules(**limits))
     for start in range(0, len(data), step or len(data)):
         sink.reader.feed(data[start : start + (step or len(data))])
     return sink.messages
@@ -439,7 +439,7 @@ def test_a_request_that_comes_again_means_the_same(kinds: list[bytes]) -> None:
     """Heads are remembered when they come again: that must not change what any of them means."""
     rules = RequestRules()
     for data in kinds * 4:
-        outcomes = []
+        outcomes: list[list[Message] | str] = []
         for sink in (Requests(), Requests(rules)):
             try:
                 sink.reader.feed(data)

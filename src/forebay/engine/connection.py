@@ -89,6 +89,11 @@ class Connection(Ends, SendsFiles, asyncio.Protocol):
         """Messages that were dropped because the peer was too slow for them."""
         return self._outgoing.dropped if self._outgoing is not None else 0
 
+    @property
+    def half_closed(self) -> bool:
+        """The peer sends nothing more; it may still be written to."""
+        return self._eof
+
     # What handlers call
 
     def write(self, message: Any) -> None:
@@ -357,7 +362,7 @@ class Connection(Ends, SendsFiles, asyncio.Protocol):
         self._wake()
         try:
             self._handler.on_close(self, self.close_reason)
-        except Exception:
+        except (Exception, asyncio.CancelledError):  # whatever it was, nobody is left to be told
             log.exception("handler failed", peer=self.peer, handler=type(self._handler).__name__)
         self.owner.closed(self)
 

@@ -118,6 +118,10 @@ class Inbox:
         if waiting or (self.resting and not self.stepping):
             raise RuntimeError("two tasks receive from one connection at once")
 
+    def is_reader(self) -> bool:
+        """Whether whoever asks is the handler's own Task, where it is stepped."""
+        return self.task is not None and asyncio.current_task() is self.task
+
     def is_stepped(self) -> bool:
         """Whether whoever asks is the handler itself, and may wait by yielding :data:`MESSAGE`."""
         return self.stepping and self.waiter is None and asyncio.current_task() is self.task

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from forebay.http.websocket import WebSocket
-from forebay.wire.deflate import compress_once
+from forebay.wire.deflate import DeflateParameters, compress_once
 from forebay.wire.websocket import Opcode, encode_frame, encode_message
 
 __all__ = ["Broadcaster"]
 
 _Sockets = dict[WebSocket, None]
+_Needs = tuple[int, int, int, bool]  # bits of the window, level, least size; whether no context is kept
 
 
 class Broadcaster:
@@ -22,7 +23,7 @@ class Broadcaster:
 
     def __init__(self) -> None:
         self._plain: _Sockets = {}
-        self._compressed: dict[tuple[int, int, int], _Sockets] = {}  # by what a message has to be compressed for
+        self._compressed: dict[_Needs, _Sockets] = {}  # by what a message has to be compressed for
 
     def __repr__(self) -> str:
         return f"<Broadcaster to {len(self)}>"
@@ -38,7 +39,7 @@ class Broadcaster:
         deflate = ws.deflate
         if deflate is None:
             return self._plain
-        return self._compressed.get((deflate.server_max_window_bits, deflate.level, deflate.min_size), {})
+        return self._compressed.get(_needs(deflate), {})
 
     def add(self, ws: WebSocket) -> None:
         """Send ``ws`` what is published from now on. Nothing happens when it is closed, or was added already.
@@ -53,8 +54,7 @@ class Broadcaster:
         if deflate is None:
             self._plain[ws] = None
         else:
-            needs = (deflate.server_max_window_bits, deflate.level, deflate.min_size)
-            self._compressed.setdefault(needs, {})[ws] = None
+            self._compressed.setdefault(_needs(deflate), {})[ws] = None
         ws.joined(self)
 
     def discard(self, ws: WebSocket) -> None:
@@ -73,7 +73,7 @@ class Broadcaster:
         if self._compressed:
             payload = message.encode() if isinstance(message, str) else message
             opcode = Opcode.TEXT if isinstance(message, str) else Opcode.BINARY
-            for (window_bits, level, min_size), sockets in self._compressed.items():
+            for (window_bits, level, min_size, alone), sockets in self._compressed.items():
                 compressed = payload
                 if sockets and len(payload) >= min_size:
                     compressed = compress_once(payload, window_bits, level)
@@ -81,9 +81,15 @@ class Broadcaster:
                     count += _write(frame, sockets)
                     continue
                 count += _write(encode_frame(opcode, compressed, rsv1=True), sockets)
-                for ws in sockets:
-                    ws.new_context()
+                if not alone:
+                    for ws in sockets:
+                        ws.new_context()
         return count
+
+
+def _needs(deflate: DeflateParameters) -> _Needs:
+    alone = deflate.server_no_context_takeover
+    return deflate.server_max_window_bits, deflate.level, deflate.min_size, alone
 
 
 def _write(frame: bytes, sockets: _Sockets) -> int:

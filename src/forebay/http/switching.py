@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from forebay.engine.connection import Connection, ConnectionHandler
+from forebay.engine.connection import CloseReason, Connection, ConnectionHandler
 from forebay.engine.settings import Outbound
 
 if TYPE_CHECKING:
@@ -31,4 +31,6 @@ def switch_protocols(
         handler.on_message(conn, rest)
     if link.last:  # the server drains, and has told only us
         conn.start_drain()
+    if conn.half_closed and not conn.closing and not handler.on_eof(conn):  # the same goes for the client's end
+        conn.close(CloseReason.PEER)
     return conn

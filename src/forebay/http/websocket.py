@@ -19,6 +19,7 @@ import structlog
 
 from forebay.engine.connection import CloseReason, Connection
 from forebay.engine.inbox import EAGER, MESSAGE, Inbox
+from forebay.engine.loop import Cancelled
 from forebay.engine.loop import timeout as within
 from forebay.engine.settings import SlowConsumer
 from forebay.engine.tasks import Gate, Tasks
@@ -27,7 +28,7 @@ from forebay.http.encoding import parse_query
 from forebay.http.exchange import Exchange
 from forebay.http.messages import Headers
 from forebay.http.websocket_handler import CoroutineStyle, WebSocketFunction, WebSocketHandler
-from forebay.http.websocket_handshake import Opening, accept_lines, upgrade_refusal
+from forebay.http.websocket_handshake import Opening, accept_lines, opening_of, upgrade_refusal
 from forebay.http.websocket_link import Link, Phase, SlicingLink
 from forebay.http.websocket_settings import WebSocketSettings
 from forebay.wire.deflate import DeflateParameters, Deflater, Inflater
@@ -57,26 +58,10 @@ class WebSocket:
     """
 
     __slots__ = (
-        "_deflater",
-        "_gone",
-        "_groups",
-        "_handler",
-        "_inbox",
-        "_link",
-        "_opening",
-        "_pong",
-        "close_code",
-        "close_reason",
-        "conn",
-        "deflate",
-        "is_client",
-        "paused",
-        "phase",
-        "settings",
-        "state",
-        "subprotocol",
-        "told",
-    )
+        "_deflater", "_gone", "_groups", "_handler", "_inbox", "_link", "_opening", "_pong", "close_code",
+        "close_reason", "conn", "deflate", "is_client", "paused", "phase", "sending", "settings", "state",
+        "subprotocol", "told",
+    )  # fmt: skip
 
     conn: Connection
 
@@ -99,6 +84,7 @@ class WebSocket:
         self.phase: int = Phase.OPEN
         self.paused = False  # we read nothing
         self.told = False  # a coroutine handler knows of the end
+        self.sending = False  # it waits to send, and will hear of it there
         self.is_client = side == "client"
         self._handler = handler
         self._inbox = inbox
@@ -106,8 +92,8 @@ class WebSocket:
         self._pong: bytes | None = None  # the last one that the peer was too slow for
         self._gone: Gate | None = None
         self._groups: list[Broadcaster] | None = None
-        self._deflater = None if deflate is None else Deflater(deflate, side)
-        inflater = None if deflate is None else Inflater(deflate, side, settings.max_message)
+        self._deflater = None if deflate is None else Deflater.of(deflate, side)
+        inflater = None if deflate is None else Inflater.of(deflate, side, settings.max_message)
         reader = MessageReader(self, masked=not self.is_client, max_message=settings.max_message, inflater=inflater)
         self._link: Link | None = (Link if inflater is None else SlicingLink)(self, reader)
 
@@ -128,7 +114,7 @@ class WebSocket:
 
     @property
     def headers(self) -> Headers:
-        """The request's headers; on a client the answer's. Split anew each time."""
+        """The request's headers, on a client the answer's, without the handshake's key. Split anew each time."""
         return self._opening.headers
 
     @property
@@ -189,8 +175,13 @@ class WebSocket:
     async def _room(self) -> None:
         conn = self.conn
         if conn.owner.outbound.policy is SlowConsumer.WAIT:
-            while not (conn.writable or self.phase or conn.closing):
-                await conn.outgoing().wait()
+            by_handler = self._in_handler()
+            self.sending = self.sending or by_handler
+            try:
+                while not (conn.writable or self.phase or conn.closing):
+                    await conn.outgoing().wait()
+            finally:
+                self.sending = self.sending and not by_handler
         if self.phase or conn.closing:
             raise self._closed_error()
 
@@ -289,8 +280,8 @@ class WebSocket:
 
         :raises ValueError: no such code may be sent.
         """
-        self.told = True
         self.begin_close(code, reason)
+        self.told = self.told or self._in_handler()
 
     def begin_close(self, code: int, reason: str) -> None:
         """The same, of which a coroutine handler is still to be told."""
@@ -309,8 +300,12 @@ class WebSocket:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
+    def _in_handler(self) -> bool:
+        """Whether it is the coroutine handler itself that calls: others may send and close as well."""
+        return self._inbox is not None and self._inbox.is_reader()
+
     def _closed_error(self) -> ConnectionClosed:
-        self.told = True
+        self.told = self.told or self._in_handler()
         if self.close_code is None:
             return ConnectionClosed(f"the WebSocket with {self.conn.peer} is closed by this side")
         why = f": {self.close_reason}" if self.close_reason else ""
@@ -343,7 +338,7 @@ class WebSocket:
         self._leave(Phase.CLOSED)
         self.conn.close(why, linger=self.settings.close_timeout)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """The handler raised ``error``: log it, and close with 1011."""
         log.error("handler failed", peer=self.conn.peer, handler=type(self._handler).__name__, exc_info=error)
         self._fail(FAILED, "internal error", CloseReason.ERROR)
@@ -433,7 +428,7 @@ class WebSocket:
     def _tell(self, event: Callable[[WebSocket], None]) -> None:
         try:
             event(self)
-        except Exception as error:
+        except (Exception, Cancelled) as error:
             self.failed(error)
 
     def refuse(self, error: WebSocketError) -> None:
@@ -457,7 +452,10 @@ class WebSocket:
         self._link = None
         if self._gone is not None:
             self._gone.open()
-        self._handler.on_close(self, self.close_code, self.close_reason)
+        try:
+            self._handler.on_close(self, self.close_code, self.close_reason)
+        except (Exception, Cancelled) as error:
+            self.failed(error)
 
     @property
     def link(self) -> Link:
@@ -493,7 +491,7 @@ def accept(
         handler = CoroutineStyle(handler, inbox, tasks)
     request = exchange.headers
     lines, subprotocol, deflate = accept_lines(request, settings, subprotocol)
-    opening = Opening(exchange.raw_path, exchange.query, exchange.host, request)
+    opening = opening_of(exchange.raw_path, exchange.query, exchange.host, request)
     ws = WebSocket("server", handler, inbox, settings, opening, subprotocol, deflate)
     exchange.upgrade(lines + headers, ws.link, outbound=settings.outbound)
     return ws

@@ -16,10 +16,18 @@ from forebay.engine.loop import now
 from forebay.engine.loop import timeout as within
 from forebay.engine.tasks import Gate
 from forebay.engine.tls_settings import ClientTLS
-from forebay.errors import ProtocolError, UpstreamClosed, UpstreamProtocolError, UpstreamTimeout, WebSocketError
+from forebay.errors import (
+    ProtocolError,
+    UpstreamClosed,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    WebSocketError,
+)
 from forebay.http.websocket import WebSocket, WebSocketSettings
 from forebay.http.websocket_handler import Mailbox, WebSocketHandler
-from forebay.http.websocket_handshake import Opening, accept_key, compression_of, list_of, values_of
+from forebay.http.websocket_handshake import accept_key, compression_of, list_of, opening_of, values_of
+from forebay.http.websocket_settings import check_subprotocols
 from forebay.wire.deflate import DeflateParameters, accept_response, offer
 from forebay.wire.http1 import STATUS_PHRASES, HeaderPairs, encode_headers
 from forebay.wire.responses import ResponseReader
@@ -120,10 +128,7 @@ class Connecting:
             conn.abort()
             raise
         if answer.ws is None:
-            raise answer.error or UpstreamClosed(
-                f"{request.url} closed the connection before it answered the WebSocket handshake",
-                target=str(request.address),
-            )
+            raise answer.take_error()
         return answer.ws
 
 
@@ -163,6 +168,7 @@ class _Request:
         self.query = query.encode()
         self.key = b64encode(urandom(16))
         self.settings = settings
+        check_subprotocols(subprotocols)
         self.subprotocols = tuple(subprotocols) or settings.subprotocols
         fields: list[tuple[str, str | bytes]] = [
             ("host", host),
@@ -220,27 +226,43 @@ class _AnswerReader(ResponseReader):
     def _upgraded(self, rest: bytes) -> None:
         self.rest = rest
 
+    def release(self) -> None:
+        """Let go of the sink and the parser: they know each other, and would wait for the garbage collector."""
+        del self._sink, self._parser
+
 
 class _Answer(ConnectionHandler):
     """Sends the request and waits for the answer, after which the connection is the WebSocket's."""
 
-    __slots__ = ("_handler", "_head", "_reader", "_request", "_settings", "error", "there", "ws")
+    __slots__ = ("_error", "_handler", "_head", "_reader", "_request", "_settings", "there", "ws")
+
+    _reader: _AnswerReader
 
     def __init__(self, request: _Request, handler: WebSocketHandler | None, settings: WebSocketSettings) -> None:
         self._request = request
         self._handler = handler
         self._settings = settings
-        self._reader = _AnswerReader(self)
-        self._reader.rest = b""
-        self._reader.expect("GET")
         self._head: tuple[int, HeaderPairs] | None = None
         self.there = Gate()
         self.ws: WebSocket | None = None
-        self.error: UpstreamProtocolError | None = None
+        self._error: UpstreamProtocolError | None = None
+
+    def take_error(self) -> UpstreamError:
+        """Why it opens no WebSocket, once: an error that is raised should not be kept by what its traceback refers
+        to."""
+        request = self._request
+        error, self._error = self._error, None
+        return error or UpstreamClosed(
+            f"{request.url} closed the connection before it answered the WebSocket handshake",
+            target=str(request.address),
+        )
 
     # What the connection calls
 
     def on_open(self, conn: Connection) -> None:
+        self._reader = _AnswerReader(self)
+        self._reader.rest = b""
+        self._reader.expect("GET")
         conn.write(self._request.data)
 
     def on_message(self, conn: Connection, data: bytes) -> None:
@@ -256,10 +278,11 @@ class _Answer(ConnectionHandler):
         except (ProtocolError, WebSocketError) as error:
             request = self._request
             message = f"the answer of {request.url} opens no WebSocket: {error}"
-            self.error = UpstreamProtocolError(message, target=str(request.address))
+            self._error = UpstreamProtocolError(message, target=str(request.address))
             conn.close()
 
     def on_close(self, conn: Connection, reason: CloseReason) -> None:
+        self._reader.release()
         self.there.open()
 
     # What the reader calls
@@ -283,11 +306,13 @@ class _Answer(ConnectionHandler):
         if handler is None:
             inbox = Inbox(self._settings.queue)
             handler = Mailbox(inbox)
-        opening = Opening(request.raw_path, request.query, request.host, headers)
+        opening = opening_of(request.raw_path, request.query, request.host, headers)
         self.ws = WebSocket("client", handler, inbox, self._settings, opening, subprotocol, deflate)
         link = self.ws.link
+        rest = self._reader.rest
+        self._reader.release()
         self.there.open()
         conn.hand_over(link)
         link.on_open(conn)
-        if self._reader.rest and not conn.closing:
-            link.on_message(conn, self._reader.rest)
+        if rest and not conn.closing:
+            link.on_message(conn, rest)

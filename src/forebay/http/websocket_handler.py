@@ -87,19 +87,16 @@ class CoroutineStyle(Stepping, WebSocketHandler):
         ws.begin_close(GOING_AWAY, _LEAVING)  # the handler has not been told yet
 
     def on_close(self, ws: WebSocket, code: int, reason: str) -> None:
-        if self.task is not None and not (ws.told or self.expects_message()):
+        if self.task is not None and not (ws.told or ws.sending or self.expects_message()):
             self.task.cancel()  # it waits for something else, on behalf of a peer that is gone
 
     async def _run(self, ws: WebSocket) -> None:
         try:
             await self.drive(self._function(ws), ws)
-        except ConnectionClosed as error:
-            if ws.open:  # it is another connection's
-                ws.failed(error)
         except Exception as error:
-            if ws.open:
+            if ws.open:  # though it may be that another connection is closed
                 ws.failed(error)
-            else:
+            elif not _of_the_end(error):
                 log.error("handler failed", peer=ws.conn.peer, exc_info=error)
         except Cancelled:
             ws.begin_close(GOING_AWAY, _LEAVING)
@@ -107,3 +104,10 @@ class CoroutineStyle(Stepping, WebSocketHandler):
         finally:
             self.task = self.inbox.task = None  # it may keep an error, whose traceback refers to us
         ws.begin_close(1000, "")
+
+
+def _of_the_end(error: BaseException) -> bool:
+    """Whether ``error`` says that a connection is closed, and nothing else: also one that a group of tasks raised."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_of_the_end, error.exceptions))
+    return isinstance(error, ConnectionClosed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from dataclasses import replace
+from functools import lru_cache
 from hashlib import sha1
 from typing import Literal
 
@@ -13,37 +14,67 @@ from forebay.errors import WebSocketError
 from forebay.http.exchange import Exchange
 from forebay.http.messages import Headers
 from forebay.http.problems import problem
-from forebay.http.websocket_settings import WebSocketSettings
+from forebay.http.websocket_settings import WebSocketSettings, is_token
 from forebay.wire.deflate import DeflateParameters, DeflateSettings, accept_offer
 from forebay.wire.extensions import parse_extensions
 from forebay.wire.http1 import HeaderPairs, encode_headers
 
-__all__ = ["Opening", "accept_key", "accept_lines", "compression_of", "list_of", "upgrade_refusal", "values_of"]
+__all__ = [
+    "Opening",
+    "accept_key",
+    "accept_lines",
+    "compression_of",
+    "list_of",
+    "opening_of",
+    "upgrade_refusal",
+    "values_of",
+]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
+_NONCES = frozenset((b"sec-websocket-key", b"sec-websocket-accept"))
+_KEPT = 512  # heads of handshakes that are remembered, to be shared, if they have at most
+_LONG = 2048  # bytes
+_UPGRADE = (("connection", "upgrade"), ("upgrade", "websocket"))  # one never without the other: RFC 9110 section 7.8
 _PORTS = {b"http": b"80", b"https": b"443"}
 
 
 class Opening:
-    """The request a WebSocket began with, in as few objects as can be: there may be very many of them.
-
-    ``headers`` are the request's on a server, the answer's on a client.
-    """
+    """The request a WebSocket began with, in as few objects as can be: there may be very many of them."""
 
     __slots__ = ("_head", "host", "query", "raw_path")
 
-    def __init__(self, raw_path: bytes, query: bytes, host: bytes, headers: HeaderPairs) -> None:
+    def __init__(self, raw_path: bytes, query: bytes, host: bytes, head: bytes) -> None:
         self.raw_path = raw_path
         self.query = query
         self.host = host
-        self._head = b"\n".join([b"%b:%b" % (name, value.strip(b" \t")) for name, value in headers])
+        self._head = head
 
     @property
     def headers(self) -> Headers:
         """The headers, split anew each time."""
         lines = self._head.split(b"\n") if self._head else []
         return Headers([(name, value) for name, _, value in (line.partition(b":") for line in lines)])
+
+
+_openings = lru_cache(_KEPT)(Opening)
+
+
+@lru_cache(_KEPT)
+def _first_of_its_like(head: bytes) -> bytes:
+    return head
+
+
+def opening_of(raw_path: bytes, query: bytes, host: bytes, headers: HeaderPairs) -> Opening:
+    """What is kept of a handshake: of ``headers``, the request's on a server and the answer's on a client, all but the
+    key, which is different each time. Browsers of one kind mostly send the same otherwise, and share one object."""
+    pairs = [(name, value.strip(b" \t")) for name, value in headers if name.lower() not in _NONCES]
+    head = b"\n".join([b"%b:%b" % pair for pair in pairs])
+    if len(head) > _LONG:
+        return Opening(raw_path, query, host, head)
+    head = _first_of_its_like(head)
+    make = Opening if len(raw_path) + len(query) > _LONG else _openings
+    return make(raw_path, query, host, head)
 
 
 def values_of(headers: HeaderPairs, name: bytes) -> list[bytes]:
@@ -71,17 +102,20 @@ def upgrade_refusal(exchange: Exchange, settings: WebSocketSettings) -> tuple[in
     """
     if b"websocket" not in [option.strip(b" \t") for option in exchange.upgrade_to.split(b",")]:
         detail = "this is a WebSocket: GET it by HTTP/1.1, with connection: upgrade and upgrade: websocket"
-        return problem(426, detail, headers=(("upgrade", "websocket"),))
+        return problem(426, detail, headers=_UPGRADE)
     headers = exchange.headers
     versions = values_of(headers, b"sec-websocket-version")
     if versions != [b"13"]:
         if len(versions) > 1:
             return problem(400, "sec-websocket-version must be there once")
-        lines = (("upgrade", "websocket"), ("sec-websocket-version", "13"))
-        return problem(426, "sec-websocket-version must be 13", headers=lines)
+        return problem(426, "sec-websocket-version must be 13", headers=(*_UPGRADE, ("sec-websocket-version", "13")))
     keys = values_of(headers, b"sec-websocket-key")
     if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
         return problem(400, "sec-websocket-key must be there once, and be 16 bytes in base64")
+    if values_of(headers, b"sec-websocket-protocol"):
+        offered = list_of(headers, b"sec-websocket-protocol")
+        if not offered or not all(map(is_token, offered)):
+            return problem(400, "sec-websocket-protocol must be a list of tokens")
     extensions = values_of(headers, b"sec-websocket-extensions")
     if extensions:
         try:
@@ -135,15 +169,13 @@ def accept_lines(
     keys = values_of(headers, b"sec-websocket-key")
     if len(keys) != 1:
         raise ValueError("the request is no WebSocket handshake: ask upgrade_refusal first")
-    pairs: list[tuple[str, str | bytes]] = [
-        ("connection", "upgrade"),
-        ("upgrade", "websocket"),
-        ("sec-websocket-accept", accept_key(keys[0])),
-    ]
+    pairs: list[tuple[str, str | bytes]] = [*_UPGRADE, ("sec-websocket-accept", accept_key(keys[0]))]
     if subprotocol is None and settings.subprotocols:
         offered = list_of(headers, b"sec-websocket-protocol")
         subprotocol = next((one for one in settings.subprotocols if one in offered), None)
     if subprotocol is not None:
+        if not is_token(subprotocol):
+            raise ValueError(f"subprotocol {subprotocol!r}: must be a token (RFC 9110 section 5.6.2)")
         pairs.append(("sec-websocket-protocol", subprotocol))
     parameters = None
     offers = values_of(headers, b"sec-websocket-extensions")

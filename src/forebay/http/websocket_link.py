@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from forebay.engine.connection import CloseReason, Connection, ConnectionHandler
+from forebay.engine.loop import Cancelled
 from forebay.errors import WebSocketError
 from forebay.http.websocket_settings import WebSocketSettings
 from forebay.wire.websocket import MessageReader
@@ -49,7 +50,7 @@ class Link(ConnectionHandler):
             self._reader.feed(data)
         except WebSocketError as error:
             self._ws.refuse(error)
-        except Exception as error:
+        except (Exception, Cancelled) as error:
             self._ws.failed(error)
 
     def on_eof(self, conn: Connection) -> bool:
@@ -123,13 +124,10 @@ class SlicingLink(Link):
             super().on_message(conn, data)
 
     def resume(self) -> None:
-        conn = self._ws.conn
-        self._read(conn)
-        if not self._rest:
-            conn.resume_reading()
+        self._read(self._ws.conn)
 
     def _read(self, conn: Connection) -> None:
-        if self._reading:
+        if self._reading:  # further down in the stack, where it goes on as soon as this returns
             return
         self._reading = True
         try:
@@ -138,3 +136,5 @@ class SlicingLink(Link):
                 super().on_message(conn, piece)
         finally:
             self._reading = False
+        if not self._ws.paused:  # it may have been, and may be again, by what was read just now
+            conn.resume_reading()

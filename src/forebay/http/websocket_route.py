@@ -9,7 +9,7 @@ from typing import Any
 
 from forebay.engine.tasks import Tasks
 from forebay.http.binding import is_coroutine_function
-from forebay.http.messages import Request, Response
+from forebay.http.messages import MutableHeaders, Request, Response
 from forebay.http.websocket import accept, upgrade_refusal
 from forebay.http.websocket_settings import WebSocketSettings
 
@@ -33,6 +33,22 @@ def check_websocket_handler(handler: Callable[..., Any], pattern: str, names: It
         raise TypeError(f"{where} must be like async def handler(ws{wanted}): {error}") from None
 
 
+class _WithUpgrade(MutableHeaders):
+    """Those of an answer that has ``upgrade``, which ``connection`` must list (RFC 9110 section 7.8)."""
+
+    __slots__ = ()
+
+    def encode(self, without: frozenset[str] = frozenset()) -> bytes:
+        return super().encode(without) + b"connection: upgrade\r\n"
+
+
+def _refused(status: int, lines: bytes, body: bytes) -> Response:
+    response = Response.encoded(status, lines, body)
+    if "upgrade" in response.headers:
+        response.headers = _WithUpgrade(response.headers)
+    return response
+
+
 def websocket_endpoint(
     handler: Callable[..., Any], settings: WebSocketSettings, tasks: Tasks
 ) -> Callable[..., Awaitable[Response]]:
@@ -41,7 +57,7 @@ def websocket_endpoint(
     async def handshake(request: Request, **_: Any) -> Response:
         refusal = upgrade_refusal(request.exchange, settings)
         if refusal is not None:
-            return Response.encoded(*refusal)
+            return _refused(*refusal)
         params = request.path_params
         accept(request.exchange, partial(handler, **params) if params else handler, settings, tasks=tasks)
         return Response.encoded(_SWITCHED, b"", b"")  # it is sent already

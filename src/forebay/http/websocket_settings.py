@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 from forebay.engine.settings import Outbound
 from forebay.wire.deflate import DeflateSettings
 
-__all__ = ["WebSocketSettings"]
+__all__ = ["WebSocketSettings", "check_subprotocols", "is_token"]
 
 _COMPRESSION = DeflateSettings()
 _OUTBOUND = Outbound()
@@ -28,7 +29,9 @@ class WebSocketSettings:
     max_message: int = 1 << 20
     """Bytes of one message, all its fragments together and inflated; a longer one ends the connection with 1009."""
     compression: DeflateSettings | None = _COMPRESSION
-    """How permessage-deflate (RFC 7692) is negotiated; ``None``: it is not."""
+    """How permessage-deflate (RFC 7692) is negotiated; ``None``: it is not. By default each message is compressed by
+    itself, in both directions, so that a silent connection keeps no window. ``DeflateSettings(
+    server_no_context_takeover=False, client_no_context_takeover=False)`` lets messages refer to those before."""
     ping_interval: float | None = 20.0
     """Silence after which the peer is sent a ping; ``None``: it never is, and a peer that is gone is not noticed."""
     ping_timeout: float = 20.0
@@ -55,14 +58,7 @@ class WebSocketSettings:
                 continue
             if seconds is None or not isfinite(seconds) or seconds <= 0:
                 raise ValueError(f"WebSocketSettings {name} {seconds}: must be a finite number of seconds above 0")
-        given: object = self.subprotocols
-        if isinstance(given, str):  # each of its letters would be one
-            raise ValueError(f"WebSocketSettings subprotocols {self.subprotocols!r}: must be a tuple of names")
-        for subprotocol in self.subprotocols:
-            if not _TOKEN.fullmatch(subprotocol):
-                raise ValueError(
-                    f"WebSocketSettings subprotocol {subprotocol!r}: must be a token (RFC 9110 section 5.6.2)"
-                )
+        check_subprotocols(self.subprotocols, "WebSocketSettings ")
         if isinstance(self.origins, str):
             if self.origins not in ("same", "*"):
                 raise ValueError(
@@ -74,3 +70,22 @@ class WebSocketSettings:
                 raise ValueError(
                     f"WebSocketSettings origin {origin!r}: must be like https://example.com or https://a.b:8443"
                 )
+
+
+def is_token(text: str) -> bool:
+    """Whether ``text`` is a token, as subprotocols are: RFC 9110 section 5.6.2."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def check_subprotocols(given: object, where: str = "") -> None:
+    """Whether ``given`` can be offered, or chosen from.
+
+    :raises ValueError: it is no sequence of tokens that differ (RFC 6455 section 4.1); says ``where``.
+    """
+    if isinstance(given, str) or not isinstance(given, Sequence):  # each letter of a str would be one
+        raise ValueError(f"{where}subprotocols {given!r}: must be a tuple of names")
+    for subprotocol in given:
+        if not isinstance(subprotocol, str) or not is_token(subprotocol):
+            raise ValueError(f"{where}subprotocol {subprotocol!r}: must be a token (RFC 9110 section 5.6.2)")
+    if len(set(given)) < len(given):
+        raise ValueError(f"{where}subprotocols {given!r}: must be there once each")
