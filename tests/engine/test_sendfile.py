@@ -116,11 +116,13 @@ async def test_a_slow_peer(file: Path, tls: bool) -> None:
     async with running(sending(recorder, tls=tls)) as server, client_of(port_of(server), tls=tls) as client:
         conn = await connected(recorder)
         slow(conn)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it can
         tasks = [asyncio.create_task(conn.send_file(file)) for _ in range(2)]
         await eventually(lambda: not conn.writable)
         conn.write(b"written meanwhile")
         waiting = asyncio.ensure_future(conn.send(b"sent meanwhile"))
         assert not any(task.done() for task in tasks)
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert await client.exactly(len(BYTES), timeout=20) == BYTES
         rest = await client.exactly(len(BYTES) + 31, timeout=20)
         assert rest.replace(BYTES, b"") == b"written meanwhilesent meanwhile"
