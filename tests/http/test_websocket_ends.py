@@ -295,7 +295,7 @@ async def test_who_is_cut_by_others_is_cancelled(how: str) -> None:
                 except ConnectionClosed as error:
                     heard.append(str(error))
             await eventually(lambda: ended == ["cancelled"])
-            assert not len(served.tasks)
+            await eventually(lambda: not len(served.tasks))
     assert len(heard) == (how == "sent to")
 
 

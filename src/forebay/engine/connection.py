@@ -125,9 +125,12 @@ class Connection(Ends, SendsFiles, asyncio.Protocol):
         if self.closing:
             raise self.closed_error()
         self.write(message)
-        return self._ticker.done if self.writable else self._room()
+        ticker = self._ticker
+        ticker.credit -= len(message)
+        return ticker.done if self.writable and ticker.credit >= 0 else self._room()
 
     async def _room(self) -> None:
+        await self._ticker.turn()
         if self.owner.outbound.policy is SlowConsumer.WAIT:
             await self.drained()
         elif self.closing:

@@ -63,7 +63,9 @@ class FramedConnection(Connection):
         self.messages_out += 1
         self.bytes_out += len(data)
         self.transport.write(data)
-        return self._ticker.done if self.writable else self._room()
+        ticker = self._ticker
+        ticker.credit -= len(data)
+        return ticker.done if self.writable and ticker.credit >= 0 else self._room()
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""

@@ -20,6 +20,7 @@ from forebay.policy.timers import Timed, TimerWheel
 
 __all__ = [
     "RESOLUTION",
+    "TURN",
     "Cancelled",
     "Deadline",
     "Ticker",
@@ -38,6 +39,10 @@ T = TypeVar("T")
 
 RESOLUTION = 0.1
 """Seconds per tick of the loop's timer wheel."""
+
+TURN = 1024 * 1024
+"""Bytes that handlers send, all together, before the loop has its turn. Whoever sends on and on to a peer that takes it
+all, or is gone, never waits otherwise: nobody else would be served, and nobody would hear that it is gone."""
 
 Cancelled = asyncio.CancelledError
 sleep = asyncio.sleep
@@ -114,15 +119,23 @@ class Ticker(TimerWheel[Timed]):
     """A loop's timer wheel, driven by one timer of the loop per tick, and only while the wheel holds something.
 
     ``done`` is a future that is done: what is returned, instead of a coroutine, where there is nothing to wait for.
+    ``credit`` is how many bytes more may be sent by who never waits, before the loop has its turn: see :data:`TURN`.
     """
 
-    __slots__ = ("__weakref__", "_ticking", "done")
+    __slots__ = ("__weakref__", "_ticking", "credit", "done")
 
     def __init__(self) -> None:
         super().__init__(RESOLUTION, now())
         self._ticking = False
+        self.credit = TURN
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.done.set_result(None)
+
+    async def turn(self) -> None:
+        """Let the loop have its turn, where the credit is used up."""
+        if self.credit < 0:
+            self.credit = TURN
+            await asyncio.sleep(0)
 
     def read(self) -> float:
         """The time on the wheel's clock, up to a tick behind :func:`now`: within a tick, all get the same object."""

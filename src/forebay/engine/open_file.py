@@ -8,6 +8,8 @@ from pathlib import Path
 
 __all__ = ["OpenFile"]
 
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
 
 class OpenFile:
     """A regular file, open for reading; counted references close its descriptor with the last user.
@@ -23,12 +25,11 @@ class OpenFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
-        # Non-blocking: a FIFO would wait for its writer
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        _check(path, os.stat(path))  # opening alone lets the writer of a FIFO go on, and may start a device
+        self.fd = os.open(path, _FLAGS)
         try:
             found = os.fstat(self.fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise ValueError(f"{path} is no regular file, and no other can be sent")
+            _check(path, found)  # it may have become another one since
         except BaseException:
             os.close(self.fd)
             raise
@@ -60,6 +61,11 @@ class OpenFile:
         if not self._users:
             os.close(self.fd)
             self.fd = -1
+
+
+def _check(path: str | Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path} is no regular file, and no other can be sent")
 
 
 def identity_of(found: os.stat_result) -> tuple[int, int, int, int, int]:

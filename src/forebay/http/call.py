@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from forebay.engine.connection import CloseReason
-from forebay.engine.loop import Cancelled
+from forebay.engine.loop import Cancelled, sleep
 from forebay.engine.tasks import Gate, Task, start_task
 from forebay.errors import ConnectionClosed
 from forebay.http.exchange import Exchange, Receiver
@@ -23,6 +23,7 @@ __all__ = ["Call"]
 log = structlog.get_logger("forebay.http")
 
 _HIGH = 65536  # bytes of content that wait for the handler; past it the client waits
+_TURN = 262144  # bytes that are streamed at once to a client that takes them all
 
 
 class Call(Receiver, BodySource):
@@ -123,9 +124,16 @@ class Call(Receiver, BodySource):
             exchange.start(response.status, response.headers.encode(), None if length is None else int(length))
             if exchange.method != "HEAD":
                 exchange.flush()  # the first piece may take its time
+                turn = 0
                 async for piece in stream:
-                    if not exchange.write(piece.encode() if isinstance(piece, str) else piece):
+                    data = piece.encode() if isinstance(piece, str) else piece
+                    turn += len(data) + 64
+                    if not exchange.write(data):
                         await self._drained()
+                        turn = 0
+                    elif turn > _TURN:  # it may never wait: others want their turn, and the client's end is to be heard
+                        await sleep(0)
+                        turn = 0
             exchange.finish()
         finally:
             close = getattr(stream, "aclose", None)

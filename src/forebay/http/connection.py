@@ -104,6 +104,8 @@ class HTTPConnection(ConnectionHandler):
             return False  # the content of a request will never be complete
         if conn.tls is not None or (current is not None and not current.http11):
             return False  # TLS ends on both sides at once; and who speaks HTTP/1.0, as proxies do, ends it by closing
+        if current is not None and current.started and current.method == "HEAD" and not self._queue:
+            return False  # it has all that is to come, whatever the application still makes
         self._eof = self._unsettled = True
         watch_half_closed(self)
         return True

@@ -20,31 +20,42 @@ if TYPE_CHECKING:
 
 __all__ = ["watch_half_closed"]
 
-# Seconds between one look and the next. The probe is sent after the first: most answers are there before it.
+# Seconds. Most answers are there before the first probe. A client may also leave later, so there are more of them, but
+# ever fewer: some clients count interim answers, and give up at a handful.
 _PROBE_AFTER = 0.01
-_WAITS = (0.01, 0.02, 0.04, 0.2)
-_LAST_WAIT = 1.0
+_LOOKS = (0.01, 0.02, 0.04, 0.2)  # between one look and the next, after a probe
+_AGAIN_AFTER = 2.0
+_SLOWER = 5
 
 
 def watch_half_closed(link: HTTPConnection) -> None:
     """Cut ``link`` as soon as it turns out that its client has gone."""
-    waits = iter(_WAITS)
+    again_after = _AGAIN_AFTER
+    looks = iter(_LOOKS)
 
     def probe() -> None:
+        nonlocal looks
         exchange = link.current
         if exchange is not None and exchange.http11 and link.is_quiet():
             if not exchange.started:
                 exchange.interim(100, b"")
             elif exchange.awaits_chunk():
                 link.conn.write(b"0")
+        looks = iter(_LOOKS)
         look()
 
     def look() -> None:
+        nonlocal again_after
         if not link.waits_for_answer():
             return
         if was_reset(link.conn.transport):
             link.conn.abort(CloseReason.RESET)
+            return
+        wait = next(looks, None)
+        if wait is not None:
+            call_later(wait, look)
         else:
-            call_later(next(waits, _LAST_WAIT), look)
+            call_later(again_after, probe)
+            again_after *= _SLOWER
 
     call_later(_PROBE_AFTER, probe)

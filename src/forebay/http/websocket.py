@@ -169,11 +169,14 @@ class WebSocket:
         conn = self.conn
         if self.phase or conn.closing:
             raise self._closed_error()
-        conn.write(encode_message(message, self._deflater, urandom(4) if self.is_client else None))
-        return conn.owner.ticker.done if conn.writable else self._room()
+        conn.write(data := encode_message(message, self._deflater, urandom(4) if self.is_client else None))
+        ticker = conn.owner.ticker
+        ticker.credit -= len(data)
+        return ticker.done if conn.writable and ticker.credit >= 0 else self._room()
 
     async def _room(self) -> None:
         conn = self.conn
+        await conn.owner.ticker.turn()
         if conn.owner.outbound.policy is SlowConsumer.WAIT:
             by_handler = self._in_handler()
             self.sending = self.sending or by_handler
