@@ -42,9 +42,8 @@ def main(parts: tuple[str, ...]) -> None:
     failed = []
     for name in parts or PARTS:
         click.echo(f"== {name}", err=True)
-        if subprocess.run(
-            [sys.executable, "-m", *PARTS[name]], cwd=ROOT, env=ROUNDS | os.environ, check=False
-        ).returncode:
+        command = [sys.executable, "-m", *PARTS[name]]
+        if subprocess.run(command, cwd=ROOT, env=ROUNDS | os.environ, check=False).returncode:
             failed.append(name)
     if failed:
         sys.exit(f"soak: failed or missed a target: {', '.join(failed)}")
