@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import structlog
 
-from forebay.engine.tasks import Tasks, gather, place_of_task, unfinished
+from forebay.engine.tasks import Tasks, place_of_task, unfinished
 from forebay.http.asgi_http import HTTPCall
 from forebay.http.asgi_lifespan import Lifespan
 from forebay.http.asgi_scope import ASGI, ClientDisconnected
@@ -23,6 +23,7 @@ __all__ = ["ASGIApplication", "ClientDisconnected"]
 log = structlog.get_logger("forebay.http")
 
 _CANCEL_TIMEOUT = 0.5  # seconds for what was cancelled to end
+_LOOK = 60.0  # seconds between two looks at what still runs, while nothing ends
 
 
 class ASGIApplication:
@@ -111,7 +112,7 @@ class ASGIApplication:
         """Wait for what the application still does when all is answered, then let it end. Called by the server, whose
         owner cancels it at the deadline."""
         while tasks := self._tasks():
-            await gather(*tasks, return_exceptions=True)
+            await unfinished(tasks, _LOOK)
         await self._end()
 
     async def shutdown(self) -> None:

@@ -19,6 +19,7 @@ _KEPT = 1024  # entries of each cache
 _VALUE_KEPT = 256  # bytes of the values in them
 _LINES_KEPT = 1024  # and of whole heads
 _BLANKS = b" \t"
+_LENGTH_SIZE = 18  # digits of a content-length
 
 
 class Known(NamedTuple):
@@ -155,7 +156,7 @@ def _learn(pair: Any) -> bytes | int | _Special:
     encoded = encode_headers(((name, value),))
     line: bytes | int | _Special = encoded
     if name == b"content-length":
-        if not value.isdigit():
+        if not value.isdigit() or len(value) > _LENGTH_SIZE:
             raise ValueError(f"content-length {value!r} is no number")
         line = int(value)
     elif name == b"transfer-encoding":

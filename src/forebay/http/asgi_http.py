@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from forebay.engine.connection import CloseReason
-from forebay.engine.loop import Cancelled, now
+from forebay.engine.loop import Cancelled, now, sleep
 from forebay.engine.open_file import OpenFile
 from forebay.engine.tasks import Gate, Task, start_task
 from forebay.http.asgi_headers import ResponseHead, encode_head, encode_trailers
@@ -20,11 +20,19 @@ from forebay.wire.http1 import encode_headers
 if TYPE_CHECKING:
     from forebay.http.asgi import ASGIApplication
 
-__all__ = ["HTTPCall", "Phase", "Sender"]
+__all__ = ["MESSAGE", "TURN", "HTTPCall", "Phase", "Sender", "as_bytes"]
 
 log = structlog.get_logger("forebay.http")
 
 _HIGH = 65536  # bytes of content that wait for the application; past it the client waits
+_ENDS = 16  # times that an application is told of the end without ever waiting, after which others have their turn
+
+TURN = 1024 * 1024
+"""Bytes that an application sends without ever waiting, after which others have their turn. Without that, one that
+sends on and on would never learn that its client is gone."""
+
+MESSAGE = 4096
+"""What each of its messages counts for that, beside its bytes."""
 
 
 class Phase(IntEnum):
@@ -64,7 +72,7 @@ _EXPECTED = {
 class Sender(Receiver):
     """What an application sends as its answer to one exchange."""
 
-    __slots__ = ("_attached", "_exchange", "_head", "_status", "_trailers", "_writable", "phase")
+    __slots__ = ("_attached", "_exchange", "_head", "_status", "_trailers", "_turn", "_writable", "phase")
 
     _head: ResponseHead
     _status: int
@@ -73,6 +81,7 @@ class Sender(Receiver):
         self._exchange = exchange
         self._attached = False
         self._trailers: list[bytes] | None = None  # None: there will be none
+        self._turn = TURN
         self._writable: Gate | None = None  # made when somebody waits
         self.phase: Phase = _NEW
 
@@ -81,7 +90,7 @@ class Sender(Receiver):
 
         :raises ClientDisconnected: nothing can be sent any more.
         :raises RuntimeError: this message has no place here, and why.
-        :raises TypeError, ValueError: its headers cannot be sent.
+        :raises TypeError, ValueError: what it holds cannot be sent.
         """
         kind = message["type"]
         phase = self.phase
@@ -101,6 +110,8 @@ class Sender(Receiver):
             self.phase = _HELD
         elif kind == "http.response.body" and (phase is _HELD or phase is _STREAMING):
             body = message.get("body", b"")
+            if body.__class__ is not bytes:
+                body = as_bytes(kind, body)
             more = message.get("more_body", False)
             if phase is _HELD:
                 if not more and self._trailers is None:
@@ -113,12 +124,19 @@ class Sender(Receiver):
                 self._end()
             elif not writable:
                 await self._room()
+            else:
+                self._turn -= len(body) + MESSAGE
+                if self._turn < 0:
+                    self._turn = TURN
+                    await sleep(0)
         elif kind == "http.response.trailers" and phase is _TRAILERS:
             self._add_trailers(message)
         elif kind == "http.response.pathsend" and phase is _HELD:
             self._send_path(message["path"])
         elif kind == "http.response.early_hint" and phase is not _COMPLETE:
-            exchange.interim(103, encode_headers((b"link", bytes(link)) for link in message.get("links", ())))
+            exchange.interim(103, encode_headers((b"link", as_bytes(kind, link)) for link in message.get("links", ())))
+            if not exchange.conn.writable:
+                await self._room()
         else:
             raise RuntimeError(f"{kind} was sent, but {_EXPECTED[phase]}")
 
@@ -138,17 +156,17 @@ class Sender(Receiver):
 
     def _write(self, body: bytes) -> bool:
         exchange = self._exchange
-        length = self._head.length
-        if length is not None and exchange.body_sent + len(body) > length and self._has_content():
-            so_far = exchange.body_sent + len(body)
-            raise RuntimeError(f"http.response.body: {so_far} bytes so far, but content-length is {length}")
-        if not body:
+        if not body or not self._has_content():
             exchange.flush()  # the head, where this is the first piece
             return True
+        length = self._head.length
+        if length is not None and exchange.body_sent + len(body) > length:
+            so_far = exchange.body_sent + len(body)
+            raise RuntimeError(f"http.response.body: {so_far} bytes so far, but content-length is {length}")
         return exchange.write(body)
 
     def _has_content(self) -> bool:
-        return self._exchange.method != "HEAD" and self._status not in (204, 304)
+        return self._exchange.method != "HEAD" and self._status not in (204, 205, 304)
 
     def _end(self) -> None:
         exchange = self._exchange
@@ -226,15 +244,26 @@ class Sender(Receiver):
             exchange.respond(*problem(500))
 
 
+def as_bytes(kind: str, value: Any) -> bytes:
+    """What a message of ``kind`` has in place of bytes. Its own length need not be one of bytes.
+
+    :raises TypeError: it is nothing of the sort.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise TypeError(f"{kind} has a {type(value).__name__} where bytes must be: {value!r:.40}")
+
+
 class HTTPCall(Sender):
     """One request in the hands of an application."""
 
-    __slots__ = ("_ended", "_given", "_gone_at", "_host", "_pieces", "_readable", "_size", "task")
+    __slots__ = ("_ended", "_ends", "_given", "_gone_at", "_host", "_pieces", "_readable", "_size", "task")
 
     def __init__(self, host: ASGIApplication, exchange: Exchange) -> None:
         self._exchange = exchange  # what Sender does, without its call
         self._attached = False
         self._trailers = None
+        self._turn = TURN
         self._writable = None
         self.phase = _NEW
         self._host = host
@@ -242,6 +271,7 @@ class HTTPCall(Sender):
         self._size = 0
         self._ended = False  # the client has sent the last piece
         self._given = False  # and the application has it
+        self._ends = 0  # times that it was told of the end
         self._gone_at = 0.0
         self._readable: Gate | None = None  # made when somebody waits
         self.task: Task[None] | None = None
@@ -261,7 +291,7 @@ class HTTPCall(Sender):
                 self._returned(result)
         except BaseException as error:
             self._failed(error)
-            if isinstance(error, Cancelled | KeyboardInterrupt | SystemExit):
+            if isinstance(error, Cancelled | KeyboardInterrupt):
                 raise
         finally:
             self._host.calls.discard(self)
@@ -312,6 +342,9 @@ class HTTPCall(Sender):
         while not exchange.finished and self.phase is not _COMPLETE:
             self._attach()
             await self._news()
+        self._ends += 1
+        if not self._ends % _ENDS:  # it does not listen
+            await sleep(0)
         return {"type": "http.disconnect"}
 
     def _next(self) -> Message:
@@ -336,7 +369,8 @@ class HTTPCall(Sender):
 
     def _completed(self) -> None:
         self.phase = _COMPLETE
-        self._tell()
+        if self._readable is not None:
+            self._readable.open()
 
     # -- from the exchange
 

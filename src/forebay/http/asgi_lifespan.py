@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from forebay.engine.loop import timeout
-from forebay.engine.tasks import Gate, Task, gather, start_task
+from forebay.engine.tasks import Gate, Task, place_of_task, start_task, unfinished
 from forebay.errors import StartError
 from forebay.http.asgi_scope import ASGI, Message
 
@@ -59,7 +59,8 @@ class Lifespan:
         self._shutdown_timeout = shutdown_timeout
         self._step = _Step.NEW
         self._misused = False  # it sent what has no place in a lifespan: it takes every scope for a request
-        self._error: Exception | None = None
+        self._given_up = False  # it was cancelled by us
+        self._error: BaseException | None = None
         self._reason: str | None = None  # what it said of its failure
         self._news = Gate()  # it has started, or it will not
         self._ending = Gate()  # it is to end
@@ -96,9 +97,8 @@ class Lifespan:
             raise StartError(f"{self._name}: the application's startup failed: {_last_line(self._reason)}")
         if self._step is _Step.FAILED and not self._misused:
             log.error("application startup failed", app=self._name, exc_info=error)
-            raise StartError(
-                f"{self._name}: the application's startup failed: {type(error).__name__}: {error}"
-            ) from error
+            why = f"{type(error).__name__}: {error}".removesuffix(": ")
+            raise StartError(f"{self._name}: the application's startup failed: {why}") from error
         if self._required:
             raise StartError(f"{self._name}: the application has no lifespan, which it was required to have")
         log.info("application has no lifespan", app=self._name)
@@ -122,27 +122,28 @@ class Lifespan:
         task = self._task
         if task is None:
             return
-        try:
-            async with timeout(_CANCEL_TIMEOUT):
-                if self._step is not _Step.OVER:
-                    task.cancel()
-                await gather(task, return_exceptions=True)
-        except TimeoutError:
-            log.error("application ignores the end of its lifespan", app=self._name)
+        if self._step is not _Step.OVER:
+            self._given_up = True
+            task.cancel()
+        if await unfinished([task], _CANCEL_TIMEOUT):
+            log.error("application ignores the end of its lifespan", app=self._name, place=place_of_task(task))
 
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._state}
         try:
             await self._app(scope, self._receive, self._send)
-        except Exception as error:
-            self._failed(error)
+        except BaseException as error:  # SystemExit too: whoever waits for the startup says that it failed, and why
+            if not self._given_up:
+                self._failed(error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
         finally:
             if self._step is not _Step.FAILED:
                 self._step = _Step.OVER
             self._news.open()
             self._over.open()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         self._error = error
         if self._step in (_Step.RUNNING, _Step.STOPPING):
             log.error("application failed in its lifespan", app=self._name, exc_info=error)
@@ -166,7 +167,7 @@ class Lifespan:
             self._step = _Step.RUNNING
             self._news.open()
         elif kind == "lifespan.startup.failed" and step in (_Step.NEW, _Step.STARTING):
-            self._reason = message.get("message", "") or "it gave no reason"
+            self._reason = str(message.get("message") or "it gave no reason")
             self._step = _Step.FAILED
             self._news.open()
         elif kind == "lifespan.shutdown.complete" and step is _Step.STOPPING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote_to_bytes
 
@@ -14,15 +15,15 @@ from forebay.http.exchange import Exchange
 if TYPE_CHECKING:
     from forebay.http.asgi import ASGIApplication
 
-__all__ = ["ASGI", "ClientDisconnected", "Message", "Receive", "Scope", "Send", "left_with_client", "scope_of"]
+__all__ = ["ASGI", "ClientDisconnected", "Message", "Scope", "left_with_client", "scope_of"]
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGI = Callable[[Scope, Receive, Send], Awaitable[Any]]
-"""An ASGI 3 application."""
+ASGI = Callable[[Any, Any, Any], Awaitable[Any]]
+"""An ASGI 3 application, called with scope, receive and send: of their types there are several descriptions about
+(Starlette's, asgiref's), which do not fit each other."""
 
+_PERCENT = ord("%")  # bytes are searched for a number at a fraction of what bytes cost
 _VERSIONS = {"version": "3.0", "spec_version": "2.5"}
 
 # What works for which client. HTTP/1.0 knows neither interim answers nor chunks, and trailers go to clients that ask.
@@ -52,14 +53,34 @@ def left_with_client(error: BaseException | None) -> bool:
 class _Ends:
     """What scopes say of a connection; kept with it, since asking for it is dear."""
 
-    __slots__ = ("client", "scheme", "server")
+    __slots__ = ("client", "common")
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, root_path: str) -> None:
         host = conn.peer_host
         known = host not in ("unix", conn.peer)  # without a port it is nobody's address
         self.client = (host, int(conn.peer.rpartition(":")[2])) if known else None
-        self.server = _server(conn.local)
-        self.scheme = "http" if conn.tls is None else "https"
+        self.common = _common("http" if conn.tls is None else "https", _server(conn.local), root_path)
+
+
+@lru_cache(64)
+def _common(scheme: str, server: tuple[str, int | None] | None, root_path: str) -> Scope:
+    """The scope of an HTTP/1.1 request as far as others have the same, to be copied: all keys are there, in order."""
+    return {
+        "type": "http",
+        "asgi": _VERSIONS,
+        "http_version": "1.1",
+        "method": "",
+        "scheme": scheme,
+        "path": "",
+        "raw_path": b"",
+        "query_string": b"",
+        "root_path": root_path,
+        "headers": (),
+        "client": None,
+        "server": server,
+        "state": {},
+        "extensions": {},
+    }
 
 
 def _server(local: str) -> tuple[str, int | None] | None:
@@ -74,35 +95,32 @@ def scope_of(host: ASGIApplication, exchange: Exchange, kind: Literal["http", "w
     conn = exchange.conn
     ends = conn.state
     if type(ends) is not _Ends:
-        ends = conn.state = _Ends(conn)
-    headers = known_headers(exchange.headers)
+        ends = conn.state = _Ends(conn, host.root_path)
+    fields = exchange.fields
+    headers = known_headers(fields.headers)
     raw_path = exchange.raw_path
-    path = (raw_path if b"%" not in raw_path else unquote_to_bytes(raw_path)).decode("utf-8", "replace")
-    root_path = host.root_path
-    if root_path and path != "*":
-        path = root_path + path
+    path = unquote_to_bytes(raw_path).decode("utf-8", "replace") if _PERCENT in raw_path else raw_path.decode()
+    if host.root_path and path != "*":
+        path = host.root_path + path
         raw_path = host.raw_root_path + raw_path
-    http11 = exchange.http11
-    scope: Scope = {
-        "type": kind,
-        "asgi": _VERSIONS,
-        "http_version": "1.1" if http11 else "1.0",
-        "scheme": ends.scheme,
-        "path": path,
-        "raw_path": raw_path,
-        "query_string": exchange.query,
-        "root_path": root_path,
-        "headers": headers.pairs.copy(),
-        "client": ends.client,
-        "server": ends.server,
-        "state": host.state.copy(),
-    }
+    scope: Scope = ends.common.copy()
+    scope["path"] = path
+    scope["raw_path"] = raw_path
+    scope["query_string"] = exchange.query
+    scope["headers"] = headers.pairs.copy()
+    scope["client"] = ends.client
+    scope["state"] = host.state.copy()
     if kind == "http":
         scope["method"] = exchange.method
-        extensions = (_TRAILERS if headers.takes_trailers else _HTTP11) if http11 else _HTTP10
-        scope["extensions"] = extensions.copy()
+        if fields.http11:
+            scope["extensions"] = (_TRAILERS if headers.takes_trailers else _HTTP11).copy()
+        else:
+            scope["http_version"] = "1.0"
+            scope["extensions"] = _HTTP10.copy()
     else:
-        scope["scheme"] = "ws" if ends.scheme == "http" else "wss"
+        del scope["method"]
+        scope["type"] = kind
+        scope["scheme"] = "ws" if scope["scheme"] == "http" else "wss"
         scope["subprotocols"] = [
             token.strip().decode("latin-1")
             for name, value in headers.pairs

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from forebay.engine.connection import CloseReason
-from forebay.engine.loop import Cancelled
+from forebay.engine.loop import Cancelled, sleep
 from forebay.engine.tasks import Gate, Task, start_task
 from forebay.errors import ConnectionClosed
 from forebay.http.asgi_headers import encode_head
-from forebay.http.asgi_http import Phase, Sender
+from forebay.http.asgi_http import MESSAGE, TURN, Phase, Sender, as_bytes
 from forebay.http.asgi_scope import ClientDisconnected, Message, Scope, left_with_client, scope_of
 from forebay.http.exchange import Exchange
 from forebay.http.problems import problem
@@ -82,6 +82,7 @@ class WebSocketCall(WebSocketHandler):
         "_size",
         "_step",
         "_told",
+        "_turn",
         "_ws",
         "task",
     )
@@ -97,6 +98,7 @@ class WebSocketCall(WebSocketHandler):
         self._messages: deque[str | bytes] = deque()
         self._size = 0
         self._paused = False
+        self._turn = TURN
         self._code = _NO_FRAME
         self._reason = ""
         self._news: Gate | None = None  # made when somebody waits
@@ -124,7 +126,7 @@ class WebSocketCall(WebSocketHandler):
         except BaseException as error:
             self._failed(error)
             self._settle(_FAILED)
-            if isinstance(error, Cancelled | KeyboardInterrupt | SystemExit):
+            if isinstance(error, Cancelled | KeyboardInterrupt):
                 raise
         finally:
             self._host.calls.discard(self)
@@ -218,17 +220,23 @@ class WebSocketCall(WebSocketHandler):
         raise RuntimeError(f"{kind} was sent, but the WebSocket is {step}")
 
     async def _send(self, ws: WebSocket, message: Message) -> None:
-        data = message.get("text")
+        data: Any = message.get("text")
         if data is None:
             data = message.get("bytes")
             if data is None:
                 raise RuntimeError("websocket.send has neither text nor bytes")
             if type(data) is not bytes:
-                data = bytes(data)
+                data = as_bytes("websocket.send", data)
+        elif not isinstance(data, str):
+            raise TypeError(f"websocket.send has a {type(data).__name__} for its text: must be a str")
         try:
             await ws.send(data)
         except ConnectionClosed as error:
             raise ClientDisconnected(f"websocket.send cannot be sent: {error}") from None
+        self._turn -= len(data) + MESSAGE
+        if self._turn < 0:
+            self._turn = TURN
+            await sleep(0)
 
     def _close(self, ws: WebSocket, message: Message) -> None:
         code = message.get("code") or 1000

@@ -480,12 +480,10 @@ class HTTPConnection(ConnectionHandler):
             elif victim is self.current:
                 if victim.started:
                     self.cut(victim, str(error))
-                    victim.disconnected(CloseReason.ERROR)  # its taker waits for more
-                    return
                 self.current = None
                 self._not_pending()
-                victim.disconnected(CloseReason.ERROR)
-        if self.current is not None or self._queue:
+                victim.disconnected(CloseReason.ERROR)  # its taker waits for more
+        if self.current is not None or self._queue or self._closing:
             return
         self.send(self.server.refuse(self, victim, error))
         self._closing = True

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Mapping
 from email.utils import formatdate
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,11 +21,10 @@ from forebay.engine.connection import CloseReason
 from forebay.engine.loop import now, sleep
 from forebay.engine.open_file import OpenFile, identity_of
 from forebay.engine.tasks import Gate, Tasks
-from forebay.errors import HTTPError
 from forebay.http.conditions import NOT_MODIFIED, precondition, range_holds, select
 from forebay.http.exchange import Exchange, Receiver
 from forebay.http.messages import BINARY, MutableHeaders, Response
-from forebay.http.problems import problem, problem_of
+from forebay.http.problems import problem
 from forebay.http.ranges import Multipart, content_range, read_ranges
 from forebay.wire.http1 import encode_headers
 
@@ -36,7 +36,7 @@ SMALL = 16 * 1024
 _PIECE = 64 * 1024  # bytes of a part that are read at once
 _TURN = 1024 * 1024  # bytes of parts after which others have their turn
 
-_OURS = ("etag", "last-modified", "accept-ranges", "content-range")  # what only we know
+_OURS = frozenset(("content-type", "etag", "last-modified", "accept-ranges", "content-range"))  # sent in our own way
 
 _NO_SUCH_FILE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO))
 
@@ -91,7 +91,7 @@ class CachedFile:
         self.modified = file.mtime_ns // 1_000_000_000
         self.etag = b'"%x-%x"' % (file.mtime_ns, file.size)
         date = formatdate(self.modified, usegmt=True).encode()
-        self.type_line = encode_headers([("content-type", guess_type(path))])
+        self.type_line = _type_line(guess_type(path))
         self.validators = b"etag: %b\r\nlast-modified: %b\r\n" % (self.etag, date)
         self.lines = self.type_line + self.validators + b"accept-ranges: bytes\r\n"
 
@@ -219,10 +219,8 @@ class FileResponse(Response):
         if not headers:
             respond_with_file(exchange, self.path, cache, status=self.status)
             return
-        kind = headers.pop("content-type", None)
-        for name in _OURS:
-            headers.pop(name, None)
-        respond_with_file(exchange, self.path, cache, status=self.status, headers=headers.encode(), content_type=kind)
+        kind, lines = headers.get("content-type"), headers.encode(_OURS)
+        respond_with_file(exchange, self.path, cache, status=self.status, headers=lines, content_type=kind)
 
 
 def content_disposition(filename: str) -> str:
@@ -254,17 +252,15 @@ def respond_with_file(
     :raises ValueError: the content type could split the response. Nothing was answered.
     """
     try:
-        found = path if isinstance(path, CachedFile) else _found(str(path), cache, exchange.received_at)
-    except HTTPError as error:
-        exchange.respond(*problem_of(error))
+        found = path if isinstance(path, CachedFile) else cache.get(str(path), exchange.received_at)
+    except (OSError, ValueError) as error:
+        exchange.respond(*_unavailable(error))
         return
     lines = found.lines
     if content_type is not None or headers:
-        kind = found.type_line if content_type is None else encode_headers([("content-type", content_type)])
+        kind = found.type_line if content_type is None else _type_line(content_type)
         lines = b"%b%baccept-ranges: bytes\r\n%b" % (kind, found.validators, headers)
-    size = found.file.size
-    method = exchange.method
-    if status == 200 and (method == "GET" or method == "HEAD"):
+    if exchange.fields.conditional and status == 200 and exchange.method in ("GET", "HEAD"):
         fields = select(exchange.headers)
         if fields is not None:
             kind = lines[: lines.index(b"\r\n") + 2]
@@ -273,20 +269,24 @@ def respond_with_file(
     if found.content is not None:
         exchange.respond(status, lines, found.content)
     else:
-        exchange.respond_file(status, lines, found.file, 0, size)
+        exchange.respond_file(status, lines, found.file, 0, found.file.size)
 
 
-def _found(path: str, cache: FileCache, at: float) -> CachedFile:
-    try:
-        return cache.get(path, at)
-    except PermissionError:
-        raise HTTPError(403, "this may not be read") from None
-    except ValueError:
-        raise HTTPError(404, "there is nothing at this path") from None
-    except OSError as error:
-        if error.errno not in _NO_SUCH_FILE:
-            raise
-        raise HTTPError(404, "there is nothing at this path") from None
+@lru_cache(256)
+def _type_line(content_type: str) -> bytes:
+    return encode_headers([("content-type", content_type)])
+
+
+def _unavailable(error: OSError | ValueError) -> tuple[int, bytes, bytes]:
+    """The answer where there is no file to be sent.
+
+    :raises OSError: ``error``, where it is none of the client's.
+    """
+    if isinstance(error, PermissionError):
+        return problem(403, "this may not be read")
+    if isinstance(error, OSError) and error.errno not in _NO_SUCH_FILE:
+        raise error
+    return problem(404, "there is nothing at this path")
 
 
 def _respond_in_part(

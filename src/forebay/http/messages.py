@@ -91,6 +91,9 @@ class MutableHeaders(MutableMapping[str, str]):
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(name.lower() for name, _ in self._pairs))
 
+    def __bool__(self) -> bool:
+        return bool(self._pairs)  # without counting their names
+
     def __len__(self) -> int:
         return len({name.lower() for name, _ in self._pairs})
 
@@ -101,12 +104,14 @@ class MutableHeaders(MutableMapping[str, str]):
         """Add a value beside those there are, as ``set-cookie`` needs it."""
         self._pairs.append((name, value))
 
-    def encode(self) -> bytes:
+    def encode(self, without: frozenset[str] = frozenset()) -> bytes:
         """The lines as they are sent, without those the server sets.
 
+        :param without: others that are left out; names in lower case.
         :raises ValueError: a name or value could split the response, or is not latin-1.
         """
-        return encode_headers([pair for pair in self._pairs if pair[0].lower() not in _SERVERS])
+        left_out = _SERVERS | without if without else _SERVERS
+        return encode_headers([pair for pair in self._pairs if pair[0].lower() not in left_out])
 
 
 class BodySource:

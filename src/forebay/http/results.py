@@ -51,8 +51,7 @@ def _text(value: Any) -> Answer | Response:
 
 
 def _json(value: Any) -> Answer | Response:
-    kind = type(value)
-    if kind is Response or kind is tuple or value is None:
+    if value is None or type(value) is tuple or isinstance(value, Response):
         return _anything(value)
     return 200, _JSON_LINE, _encode_json(value)
 

@@ -158,7 +158,7 @@ class HTTPServer:
 
     @property
     def refused_by(self) -> dict[str, int]:
-        """Requests refused, by reason: a short, stable word for each, such as ``bare-lf``."""
+        """Requests refused, by reason: a short, stable word for each, such as ``line-end``."""
         counts: dict[str, int] = defaultdict(int)
         for (_, reason), count in self._refusals.items():
             counts[reason] += count

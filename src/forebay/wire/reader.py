@@ -10,6 +10,7 @@ from forebay.errors import ProtocolError
 
 __all__ = [
     "CODING",
+    "CONDITIONAL",
     "CONNECTION",
     "EXPECT",
     "HOST",
@@ -22,8 +23,9 @@ __all__ = [
     "meanings",
 ]
 
-# What a header means to the framing of its message. Unknown spellings are looked up once and remembered, up to a bound.
-ORDINARY, HOST, LENGTH, CODING, EXPECT, CONNECTION, UPGRADE = range(7)
+# What a header means to the framing of its message, or whether it makes a request conditional (RFC 9110 section 13) or
+# partial (section 14). Unknown spellings are looked up once and remembered, up to a bound.
+ORDINARY, HOST, LENGTH, CODING, EXPECT, CONNECTION, UPGRADE, CONDITIONAL = range(8)
 _MEANINGS = {
     b"host": HOST,
     b"content-length": LENGTH,
@@ -31,6 +33,12 @@ _MEANINGS = {
     b"expect": EXPECT,
     b"connection": CONNECTION,
     b"upgrade": UPGRADE,
+    b"if-match": CONDITIONAL,
+    b"if-none-match": CONDITIONAL,
+    b"if-modified-since": CONDITIONAL,
+    b"if-unmodified-since": CONDITIONAL,
+    b"if-range": CONDITIONAL,
+    b"range": CONDITIONAL,
 }
 meanings: dict[bytes, int] = {}
 """What the spellings of header names met so far mean."""

@@ -17,6 +17,7 @@ from forebay.errors import ProtocolError
 from forebay.wire.heads import HeaderPairs
 from forebay.wire.reader import (
     CODING,
+    CONDITIONAL,
     CONNECTION,
     EXPECT,
     HOST,
@@ -78,6 +79,8 @@ class Fields:
     """The value of ``Upgrade``, in lower case, where ``Connection`` has it too; else empty."""
     simple: bool = False
     """HTTP/1.1, nothing follows the head, the connection goes on, and no upgrade is asked for: the usual case."""
+    conditional: bool = False
+    """It has a field of RFC 9110 section 13 or 14: ``Range``, or one of those that begin with ``If-``."""
 
     @property
     def has_content(self) -> bool:
@@ -306,7 +309,7 @@ class RequestRules:
         http11 = minor == b"1"
         host: bytes | None = None
         length: int | None = None
-        chunked = expects = False
+        chunked = expects = conditional = False
         keep_alive = http11
         upgrade = b""
         connection: frozenset[bytes] | None = None
@@ -337,6 +340,8 @@ class RequestRules:
                 expects = http11  # RFC 9110 section 10.1.1
             elif meaning == UPGRADE:
                 upgrade = value.strip(b" \t").lower()
+            elif meaning == CONDITIONAL:
+                conditional = True
         if chunked and (length is not None or not http11):
             raise ProtocolError(
                 "Content-Length beside a transfer coding" if http11 else "transfer coding in an HTTP/1.0 request",
@@ -350,7 +355,7 @@ class RequestRules:
             upgrade = b""
         self._check_host(host, http11)
         simple = http11 and keep_alive and not (chunked or length or upgrade)
-        return Fields(headers, host or b"", http11, keep_alive, length, chunked, expects, upgrade, simple)
+        return Fields(headers, host or b"", http11, keep_alive, length, chunked, expects, upgrade, simple, conditional)
 
     def _check_sizes(self, headers: HeaderPairs) -> None:
         for name, value in headers:
