@@ -698,8 +698,10 @@ async def test_a_slow_consumer_is_dealt_with_by_policy(policy: str) -> None:
         await ws.receive()
         for number in range(count):
             await ws.send(f"{number} {noise[number % 100 :]}")
+        poured.set()
         await ws.receive()
 
+    poured = asyncio.Event()
     outbound = Outbound(high=10_000, limit=50_000, policy=policy)
     async with serving(pour, outbound=outbound) as (server, site, port), deaf_client(port) as sock:
         loop = asyncio.get_running_loop()
@@ -713,7 +715,8 @@ async def test_a_slow_consumer_is_dealt_with_by_policy(policy: str) -> None:
             return
         assert ws.deflate is not None
         assert ws.deflate.server_no_context_takeover
-        await eventually(lambda: ws.conn.messages_dropped)
+        await poured.wait()
+        assert ws.conn.messages_dropped
         ws.write("last")
         data = (await _until(sock, b"\x81\x04last")).partition(b"\r\n\r\n")[2]
         numbers = []

@@ -14,7 +14,7 @@ from forebay.engine.ending import Leaving, Lingering, reset
 from forebay.engine.ends import Ends
 from forebay.engine.handler import CloseReason, ConnectionHandler, ConnectionOwner
 from forebay.engine.inbox import EAGER, MESSAGE, Inbox
-from forebay.engine.loop import RESOLUTION
+from forebay.engine.loop import RESOLUTION, TURN
 from forebay.engine.outbound import Outgoing
 from forebay.engine.sendfile import SendsFiles
 from forebay.engine.settings import SlowConsumer
@@ -129,8 +129,14 @@ class Connection(Ends, SendsFiles, asyncio.Protocol):
         ticker.credit -= len(message)
         return ticker.done if self.writable and ticker.credit >= 0 else self._room()
 
+    async def turn(self) -> None:
+        """Let the loop have its turn, where those who send without waiting have used up theirs (``loop.TURN``)."""
+        if self._ticker.credit < 0:
+            self._ticker.credit = TURN
+            await self.outgoing().turn()
+
     async def _room(self) -> None:
-        await self._ticker.turn()
+        await self.turn()
         if self.owner.outbound.policy is SlowConsumer.WAIT:
             await self.drained()
         elif self.closing:

@@ -132,7 +132,21 @@ class Outgoing:
             if not waiter.done():
                 waiter.set_result(None)
                 woken = True
+            elif not waiter.cancelled():  # it has its turn, and has not run yet
+                woken = True
         return woken
+
+    async def turn(self) -> None:
+        """Let the loop have its turn. Who waits here is told of a close as in :meth:`wait`."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self.waiters.append(waiter)
+        loop.call_soon(_end_turn, waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self.waiters:
+                self.waiters.remove(waiter)
 
     # A file
 
@@ -218,3 +232,8 @@ class Outgoing:
             return
         conn.close_reason = CloseReason.WRITE_STALL
         conn.abort(CloseReason.WRITE_STALL)
+
+
+def _end_turn(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

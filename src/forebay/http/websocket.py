@@ -176,15 +176,15 @@ class WebSocket:
 
     async def _room(self) -> None:
         conn = self.conn
-        await conn.owner.ticker.turn()
-        if conn.owner.outbound.policy is SlowConsumer.WAIT:
-            by_handler = self._in_handler()
-            self.sending = self.sending or by_handler
-            try:
+        by_handler = self._in_handler()
+        self.sending = self.sending or by_handler
+        try:
+            await conn.turn()
+            if conn.owner.outbound.policy is SlowConsumer.WAIT:
                 while not (conn.writable or self.phase or conn.closing):
                     await conn.outgoing().wait()
-            finally:
-                self.sending = self.sending and not by_handler
+        finally:
+            self.sending = self.sending and not by_handler
         if self.phase or conn.closing:
             raise self._closed_error()
 
