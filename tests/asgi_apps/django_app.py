@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from django.conf import settings  # type: ignore[import-untyped]
@@ -26,10 +26,29 @@ settings.configure(
     SECRET_KEY="not a secret",
     ALLOWED_HOSTS=["*"],
     ROOT_URLCONF=__name__,
-    MIDDLEWARE=["django.middleware.common.CommonMiddleware", "django.middleware.gzip.GZipMiddleware"],
+    MIDDLEWARE=[
+        "django.middleware.common.CommonMiddleware",
+        "django.middleware.gzip.GZipMiddleware",
+        f"{__name__}.Plain",
+    ],
     DEBUG=bool(os.environ.get("DEBUG_DJANGO")),
     LOGGING_CONFIG=None,
 )
+
+
+done: dict[str, str] = {}
+
+
+class Plain:
+    """A middleware that knows nothing of coroutines: requests go through threads for its sake."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        response["x-plain"] = "was here"
+        return response
 
 
 async def item(request: HttpRequest, id: int) -> HttpResponse:  # noqa: A002
@@ -62,6 +81,38 @@ async def stream(request: HttpRequest) -> HttpResponseBase:
     return StreamingHttpResponse(pieces(), content_type="text/plain")
 
 
+def slow_stream(request: HttpRequest) -> HttpResponseBase:
+    return StreamingHttpResponse((b"%d " % number * 1000 for number in range(20)), content_type="text/plain")
+
+
+async def events(request: HttpRequest, key: str) -> HttpResponseBase:
+    """Server-sent events, until nobody listens."""
+
+    async def pieces() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "data: tick\n\n"
+                await asyncio.sleep(0.02)
+        finally:
+            done[key] = "done"
+
+    return StreamingHttpResponse(pieces(), content_type="text/event-stream")
+
+
+async def long_poll(request: HttpRequest, key: str) -> HttpResponse:
+    """Is cancelled when its client leaves."""
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        done[key] = "done"
+        raise
+    return HttpResponse("nobody waits for this")
+
+
+def outcome(request: HttpRequest, key: str) -> HttpResponse:
+    return HttpResponse(done.get(key, "not yet"))
+
+
 def redirect(request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect("/items/1")
 
@@ -91,6 +142,10 @@ urlpatterns = [
     path("upload", upload),
     path("raw", raw),
     path("stream", stream),
+    path("slow-stream", slow_stream),
+    path("events/<str:key>", events),
+    path("long-poll/<str:key>", long_poll),
+    path("background/<str:key>", outcome),
     path("redirect", redirect),
     path("cookies", cookies),
     path("nothing", nothing),

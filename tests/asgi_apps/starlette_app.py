@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import (
@@ -24,6 +25,7 @@ from starlette.responses import (
     StreamingResponse,
 )
 from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 done: dict[str, str] = {}
@@ -66,6 +68,38 @@ async def stream(request: Request) -> Response:
             await asyncio.sleep(0)
 
     return StreamingResponse(pieces(), media_type="text/plain")
+
+
+def slow_stream(request: Request) -> Response:
+    """Made in a thread, by a plain generator."""
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(20):
+            yield b"%d " % number * 1000
+
+    return StreamingResponse(pieces(), media_type="application/octet-stream")
+
+
+async def events(request: Request) -> Response:
+    """Server-sent events, until nobody listens."""
+
+    async def pieces() -> AsyncIterator[str]:
+        try:
+            while not await request.is_disconnected():
+                yield "data: tick\n\n"
+                await asyncio.sleep(0.02)
+        finally:
+            done[request.path_params["key"]] = "done"
+
+    return StreamingResponse(pieces(), media_type="text/event-stream")
+
+
+async def long_poll(request: Request) -> Response:
+    """Answers when it is too late."""
+    while not await request.is_disconnected():
+        await asyncio.sleep(0.02)
+    done[request.path_params["key"]] = "done"
+    return PlainTextResponse("nobody reads this")
 
 
 async def state(request: Request) -> Response:
@@ -164,6 +198,10 @@ routes = [
     Route("/upload", upload, methods=["POST"]),
     Route("/raw", raw, methods=["POST"]),
     Route("/stream", stream),
+    Route("/slow-stream", slow_stream),
+    Route("/events/{key}", events),
+    Route("/long-poll/{key}", long_poll),
+    Mount("/static", StaticFiles(directory=Path(__file__).parent)),
     Route("/state", state),
     Mount("/sub", routes=[Route("/scope/{rest:path}", scope)]),
     Route("/background/{key}", background, methods=["POST"]),
@@ -182,7 +220,11 @@ app = Starlette(routes=routes, lifespan=lifespan)
 wrapped = Starlette(
     routes=routes,
     lifespan=lifespan,
-    middleware=[Middleware(Timing), Middleware(GZipMiddleware, minimum_size=1000)],
+    middleware=[
+        Middleware(Timing),
+        Middleware(CORSMiddleware, allow_origins=["https://shop.example"], allow_methods=["*"]),
+        Middleware(GZipMiddleware, minimum_size=1000),
+    ],
 )
 
 

@@ -475,6 +475,19 @@ async def test_targets_cannot_leave_their_quotes() -> None:
             assert line == r'"/a\"b?\"c}" "/a\"b" "\"c}"'
 
 
+@pytest.mark.parametrize("form", ["combined", "json", "{target} {header[referer]} {note[n]}"])
+async def test_of_long_values_the_beginning_is_shown(form: str) -> None:
+    """A client cannot have the log written full six times as fast as it sends."""
+    long = "x" * 8000
+    hostile = b"Referer: " + b"\xff" * 16_000
+    (line,) = await lines_of(form, request(f"/{long}", f"User-Agent: {long}", hostile), notes={"n": "y" * 9000})
+    assert len(line) < 70_000
+    assert "x" * 4000 + "..." in line or "x" * 4095 + "..." in line
+    assert "x" * 4097 not in line
+    (line,) = await lines_of(form, request(f"/{'x' * 4000}", "Referer: " + "z" * 4096))
+    assert "..." not in line
+
+
 async def test_notes_cannot_end_a_line() -> None:
     """An application notes what its client said: it may be anything. A user has no blanks, for it has no quotes."""
     notes = {

@@ -658,6 +658,20 @@ async def test_draining_waits_for_work_after_the_answer() -> None:
         assert app.log == ["worked", "shutdown"]
 
 
+async def test_draining_ends_at_its_owners_deadline() -> None:
+    """Even where the application ignores every cancellation."""
+    app = Background(stubborn=True)
+    async with serving(app) as server, raw_client(server.addresses[0].port) as client:
+        assert (await client.get("/"))[2] == b"done"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await server.drain()
+        assert app.log == []  # stopping cancels it, not draining
+    assert app.log == ["cancelled", "shutdown"]
+    app.go.set()
+    await eventually(lambda: app.log[-1] == "worked")
+
+
 async def test_stopping_cancels_work_after_the_answer() -> None:
     """And then ends the lifespan."""
     app = Background()

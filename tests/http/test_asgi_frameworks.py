@@ -149,6 +149,15 @@ CASES = [
     Case("body", "POST", "/raw", 200, b"x" * 300_000, content=b"300000"),
     Case("no body", "POST", "/raw", 200, content=b"0"),
     Case("stream", "GET", "/stream", 200, content=b"".join(b"line %d\n" % n * 500 for n in range(20))),
+    Case("slow stream", "GET", "/slow-stream", 200, only=("starlette", "django")),
+    Case("no static file", "GET", "/static/nothing.css", 404, only=("starlette",)),
+    Case("file by static", "GET", "/static/broken.py", 200, only=("starlette",)),
+    Case("part by static", "GET", "/static/broken.py", 206, headers={"Range": "bytes=1-9"}, only=("starlette",)),
+    Case("static head", "HEAD", "/static/broken.py", 200, content=b"", only=("starlette",)),
+    Case("static post", "POST", "/static/broken.py", 405, b"x", only=("starlette",)),
+    Case("origin", "GET", "/state", 200, headers={"Origin": "https://shop.example"}, only=LIFESPAN),
+    Case("bytes in the path", "GET", "/%ff%c3", 404),
+    Case("huge upload", "POST", "/upload", 200, multipart(bytes(range(256)) * 204_800), MULTIPART),
     Case("gzip", "GET", "/stream", 200, headers={"Accept-Encoding": "gzip"}),
     Case("state", "GET", "/state", 200, content=b"good morning", only=LIFESPAN),
     Case("cookies", "GET", "/cookies", 200, headers={"Cookie": "c=3; d=4"}),
@@ -173,7 +182,9 @@ def test_the_same_answers(pair: Pair, case: Case, request: pytest.FixtureRequest
     if case.only and framework not in case.only:
         return
     ours, theirs = (ask(pair[server], case.method, case.path, case.body, case.headers) for server in SERVERS)
-    if case.name.startswith("file"):  # its compression leaves files alone that it passes to the server by their path
+    if (
+        "file" in case.path or "static" in case.path
+    ):  # its compression leaves files alone that it passes to the server by their path
         ours, theirs = ((code, [p for p in own if p[0] != "vary"], content) for code, own, content in (ours, theirs))
     if case.headers.get("Accept-Encoding") == "gzip" and framework == "django":  # it adds random bytes against BREACH
         ours, theirs = ((status, headers, b"") for status, headers, _ in (ours, theirs))
@@ -199,6 +210,26 @@ def test_work_after_the_answer(pair: Pair, request: pytest.FixtureRequest) -> No
         deadline = time.monotonic() + 5
         while ask(pair[server], "GET", "/background/k", None, {})[2] != b"done":
             assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("path", ["/events", "/long-poll"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_who_leaves_is_missed(pair: Pair, request: pytest.FixtureRequest, path: str, method: str) -> None:
+    """By whoever sends events to it, or asks whether it is still there, in the way of the framework."""
+    if "fastapi" in request.node.callspec.id:
+        return
+    key = f"left-{method}-{path[1:]}"
+    for server in SERVERS:
+        with socket.create_connection(("127.0.0.1", pair[server].port), timeout=10) as client:
+            client.sendall(f"{method} {path}/{key} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            if path == "/events":
+                assert client.recv(100).startswith(b"HTTP/1.1 200")
+            else:
+                time.sleep(0.1)  # it has begun to wait
+        deadline = time.monotonic() + 5
+        while ask(pair[server], "GET", f"/background/{key}", None, {})[2] != b"done":
+            assert time.monotonic() < deadline, server
+            time.sleep(0.02)
 
 
 def test_many_requests_on_one_connection(pair: Pair) -> None:

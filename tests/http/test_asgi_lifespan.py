@@ -73,6 +73,38 @@ async def test_start_and_end_with_a_state_that_requests_see() -> None:
     assert len(log) == 3
 
 
+class Fatal(BaseException):
+    """What few programs catch."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SystemExit(4), "the application's startup failed: SystemExit: 4"),
+        (asyncio.CancelledError(), "the application's startup failed: CancelledError"),
+        (Fatal("no disk"), "the application's startup failed: Fatal: no disk"),
+    ],
+)
+async def test_whatever_is_raised_in_a_start_is_its_failure(error: BaseException, said: str) -> None:
+    """It is none without a lifespan, which would be served; nor does it end the process without a word."""
+
+    async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise error
+
+    assert said in await failure_of(Site(lifespan))
+
+
+async def test_a_reason_need_not_be_text() -> None:
+    """Applications pass on what they have caught."""
+
+    async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": ConnectionError("no database")})
+
+    assert (await failure_of(Site(lifespan))).endswith("startup failed: no database")
+
+
 async def test_nothing_is_served_before_the_start_is_complete() -> None:
     """The server listens afterwards."""
     go = asyncio.Event()
@@ -203,6 +235,54 @@ async def test_an_end_has_its_time() -> None:
         await asyncio.wait_for(server.stop(), 5)
     assert ended == ["cancelled"]
     assert "application shutdown took too long" in [entry["event"] for entry in logs]
+
+
+@pytest.mark.parametrize("step", ["start", "end"])
+async def test_an_application_that_ignores_its_cancellation_is_left_behind(step: str) -> None:
+    """With the place where it waits in the log. The start fails, the end comes, as soon as if it had heeded it."""
+    go = asyncio.Event()
+    ended = asyncio.Event()
+
+    async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if step == "end":
+            await send(COMPLETE)
+            await receive()
+        while not go.is_set():
+            try:
+                await go.wait()
+            except asyncio.CancelledError:
+                continue
+        ended.set()
+
+    with capture_logs() as logs:
+        server = server_of(Site(lifespan), startup_timeout=0.05, shutdown_timeout=0.05)
+        async with asyncio.timeout(5):
+            if step == "start":
+                with pytest.raises(StartError, match=r"took more than 0.05 s"):
+                    await server.start()
+            else:
+                await server.start()
+                await server.stop()
+    (entry,) = [entry for entry in logs if entry["event"] == "application ignores the end of its lifespan"]
+    assert "test_asgi_lifespan.py:" in entry["place"]
+    go.set()
+    await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_an_exit_in_the_end_ends_nothing_else() -> None:
+    """It is logged, and the server stops."""
+
+    async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(COMPLETE)
+        await receive()
+        raise SystemExit(5)
+
+    with capture_logs() as logs:
+        async with running(server_of(Site(lifespan))):
+            pass
+    assert any(isinstance(entry.get("exc_info"), SystemExit) for entry in logs)
 
 
 async def test_an_end_that_fails_is_logged() -> None:

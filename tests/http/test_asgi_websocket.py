@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -409,3 +411,124 @@ async def test_stopping_cancels_the_application() -> None:
         ws = await dial(server)
     assert app_ended.is_set()
     await ws.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"text": b"abc"}, "websocket.send has a bytes for its text: must be a str"),
+        ({"bytes": "abc"}, "websocket.send has a str where bytes must be: 'abc'"),
+        ({"bytes": 5}, "websocket.send has a int where bytes must be: 5"),
+    ],
+)
+async def test_what_is_no_message_is_not_sent(message: dict[str, Any], said: str) -> None:
+    """The application is told what it was."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(ACCEPT)
+        await send({"type": "websocket.send", **message})
+
+    with capture_logs() as logs:
+        async with serving(app) as server, dial(server) as ws:
+            assert await ending(ws) == (1011, "")
+    (error,) = [entry["exc_info"] for entry in logs if entry["event"] == "application failed"]
+    assert said in str(error)
+
+
+async def test_a_view_and_a_buffer_are_messages() -> None:
+    """What was sent is what was in them then."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(ACCEPT)
+        buffer = bytearray(b"first")
+        await send({"type": "websocket.send", "bytes": buffer})
+        buffer[:] = b"later"
+        await send({"type": "websocket.send", "bytes": memoryview(buffer)})
+
+    async with serving(app) as server, dial(server) as ws:
+        assert [await ws.recv(), await ws.recv()] == [b"first", b"later"]
+
+
+async def test_an_exit_is_a_failure_like_any_other() -> None:
+    """Of the WebSocket; the server goes on."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise SystemExit(3)
+
+    async with serving(app) as server:
+        for _ in range(2):
+            with pytest.raises(InvalidStatus) as caught:
+                await dial(server)
+            assert caught.value.response.status_code == 500
+
+
+async def test_a_task_that_is_left_behind_is_told_of_the_end() -> None:
+    """When the application returns while another Task of it receives."""
+    told: list[dict[str, Any]] = []
+    listeners: list[asyncio.Task[None]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+
+        async def listen() -> None:
+            told.append(await receive())
+
+        listeners.append(asyncio.create_task(listen()))
+        await asyncio.sleep(0)
+
+    async with serving(app) as server, dial(server) as ws:
+        assert (await ending(ws))[0] == 1000
+        await eventually(lambda: told)
+    assert told == [{"type": "websocket.disconnect", "code": 1000, "reason": ""}]
+
+
+async def test_tiny_messages_for_ever_leave_others_their_turn() -> None:
+    """Though their client takes them all."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+        while True:
+            await send({"type": "websocket.send", "text": ""})
+
+    async with serving(app) as server:
+        client = await RawClient.connect(server.addresses[0].port)
+        await client.send(HANDSHAKE)
+        assert (await client.response())[0] == 101
+        for _ in range(1000):
+            assert len(await client.exactly(2000)) == 2000
+        client.abort()
+        await eventually(lambda: server.connections == 0)
+
+
+async def test_what_little_becomes_much_is_bounded() -> None:
+    """Compressed messages that nobody receives are inflated no further than a few MiB, whatever came in one piece."""
+    go = asyncio.Event()
+    got = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal got
+        await receive()
+        await send(ACCEPT)
+        await go.wait()
+        while (await receive())["type"] == "websocket.receive":
+            got += 1
+
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    payload = (squeezer.compress(bytes(60_000)) + squeezer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    frame = bytes([0xC2, 0x80 | len(payload)]) + bytes(4) + payload
+    count = 60_000 // len(frame)
+    async with serving(app) as server:
+        client = await RawClient.connect(server.addresses[0].port)
+        tracemalloc.start()
+        try:
+            extension = b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+            await client.send(HANDSHAKE.removesuffix(b"\r\n") + extension + frame * count)
+            await eventually(lambda: tracemalloc.get_traced_memory()[0] > 1_000_000)
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000 < count * 60_000
+        finally:
+            tracemalloc.stop()
+        go.set()
+        await eventually(lambda: got == count)
+        client.abort()

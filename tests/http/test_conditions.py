@@ -18,6 +18,7 @@ from forebay.http.conditions import (
     read_http_date,
     select,
 )
+from forebay.wire.http1 import RequestRules
 
 AT = timegm((2026, 11, 21, 12, 0, 0))
 MODIFIED = timegm((1994, 11, 6, 8, 49, 37))
@@ -185,3 +186,19 @@ def test_if_range_by_a_date_that_is_too_young() -> None:
 def test_any_bytes_are_a_condition(value: bytes, name: bytes) -> None:
     """Whatever the client sends, there is a verdict."""
     assert precondition({name: value}, "GET", ETAG, MODIFIED, at=AT) in (PASSED, NOT_MODIFIED, PRECONDITION_FAILED)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"If-Match", b"if-none-match", b"IF-MODIFIED-SINCE", b"If-Unmodified-Since", b"If-Range", b"rAnGe"],
+)
+def test_a_request_says_whether_it_has_conditions(name: bytes) -> None:
+    """Or ranges, however they are spelled, and however often such a request came: without, nobody looks for them."""
+    rules = RequestRules()
+    for _ in range(4):
+        _, fields = rules.read(b"GET / HTTP/1.1", b"Host: a\r\nX-Range: 1\r\n" + name + b": x\r\n\r\n")
+        assert fields.conditional
+        assert select(fields.headers)
+        _, fields = rules.read(b"GET / HTTP/1.1", b"Host: a\r\nX-Range: 1\r\nIf: x\r\n\r\n")
+        assert not fields.conditional
+        assert select(fields.headers) is None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -313,6 +314,28 @@ async def test_what_a_handler_says_of_its_file(root: Path, middleware: bool) -> 
         assert [entry["event"] for entry in logs] == ["handler failed"]
 
 
+async def test_one_response_for_many_requests(root: Path) -> None:
+    """It stays as it was made, whatever the return annotation of its handler says."""
+    response = FileResponse(root / "small.txt", content_type="text/x-log", headers={"x-own": "1", "etag": '"mine"'})
+    app = App()
+
+    @app.get("/a")
+    def annotated() -> dict[str, Any]:
+        return cast("dict[str, Any]", response)
+
+    @app.get("/b")
+    async def plain() -> Any:
+        return response
+
+    async with serving(app) as port, raw_client(port) as client:
+        for path in ("/a", "/b", "/a", "/b"):
+            status, headers, body = await client.get(path)
+            assert (status, body) == (200, SMALL)
+            assert (headers["content-type"], headers["x-own"]) == ("text/x-log", "1")
+            assert headers["etag"] != '"mine"'
+    assert response.headers["etag"] == '"mine"'
+
+
 def test_names_to_save_as() -> None:
     """RFC 6266: quoted; nothing in it can end the string, or the line, or lead to another directory."""
     for name in ('a"b', "a\\b", "a\r\nb", "../a", "a%41"):
@@ -332,6 +355,30 @@ async def test_what_is_no_file(root: Path) -> None:
         for path in ("/", "/fifo", "/missing", "/small.txt/x", "/" + "x" * 5000, "/loop"):
             assert (await client.get(path))[0] == 404
         assert open_descriptors() == before
+
+
+async def test_a_fifo_is_not_even_opened(root: Path) -> None:
+    """Whoever waits to write into it would go on, into nothing."""
+    os.mkfifo(root / "fifo")
+    opening = threading.Event()
+
+    def write() -> None:
+        opening.set()
+        os.close(os.open(root / "fifo", os.O_WRONLY))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    opening.wait(5)
+    await eventually(lambda: Path(f"/proc/self/task/{writer.native_id}/stat").read_text().split()[2] == "S")
+    try:
+        async with client_of(root) as client:
+            for _ in range(3):
+                assert (await client.get("/fifo"))[0] == 404
+        await asyncio.to_thread(writer.join, 0.2)
+        assert writer.is_alive()
+    finally:
+        os.close(os.open(root / "fifo", os.O_RDONLY | os.O_NONBLOCK))
+        writer.join(5)
 
 
 async def test_a_replaced_file(root: Path) -> None:

@@ -1,7 +1,8 @@
 """The lines of an access log: what they say of an exchange, and how a client is kept from writing in them.
 
 Whatever a client has sent appears escaped, so that a line is printable ASCII: no client can end a line, forge another,
-leave a quoted field, or send a command to the terminal on which the log is read.
+leave a quoted field, or send a command to the terminal on which the log is read. Of a value of more than 4 KiB the
+beginning is shown, and an ellipsis.
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ _ESCAPES |= {ord(char): f"\\{name}".encode() for char, name in zip('\b\n\r\t\v"\
 _CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")  # str.splitlines takes some of them for line ends
 _NOT_ASCII = re.compile("[^\x00-\x7e]")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_LONGEST = 4096  # bytes of a value; escaped they may be six times as many
 _CACHED = 256  # blocks of headers whose part of the line is kept
 
 
 def escape(data: bytes) -> str:
     r"""``data`` as it stands within quotes: as Apache has it, ``\"``, ``\\``, ``\n`` and the like, else ``\xhh``."""
+    if len(data) > _LONGEST:
+        data = data[:_LONGEST] + b"..."
     if not data.translate(None, _PLAIN):
         return data.decode()
     return _ODD.sub(lambda match: _ESCAPES[match[0][0]], data).decode()
@@ -182,6 +186,8 @@ def _json_client(host: str) -> str:
 def _json_text(data: bytes | None) -> str:
     if not data:
         return "null"
+    if len(data) > _LONGEST:
+        data = data[:_LONGEST] + b"..."
     if not data.translate(None, _PLAIN):
         return f'"{data.decode()}"'
     return _json_value(str(data, "utf-8", "backslashreplace"))

@@ -20,19 +20,16 @@ from forebay.wire.http1 import encode_headers
 if TYPE_CHECKING:
     from forebay.http.asgi import ASGIApplication
 
-__all__ = ["MESSAGE", "TURN", "HTTPCall", "Phase", "Sender", "as_bytes"]
+__all__ = ["MESSAGE", "HTTPCall", "Phase", "Sender", "as_bytes"]
 
 log = structlog.get_logger("forebay.http")
 
 _HIGH = 65536  # bytes of content that wait for the application; past it the client waits
 _ENDS = 16  # times that an application is told of the end without ever waiting, after which others have their turn
 
-TURN = 1024 * 1024
-"""Bytes that an application sends without ever waiting, after which others have their turn. Without that, one that
-sends on and on would never learn that its client is gone."""
-
 MESSAGE = 4096
-"""What each of its messages counts for that, beside its bytes."""
+"""Bytes that each message counts, beside its own, of those that may be sent before others have their turn (see
+:data:`forebay.engine.loop.TURN`): small ones take time as well."""
 
 
 class Phase(IntEnum):
@@ -72,7 +69,7 @@ _EXPECTED = {
 class Sender(Receiver):
     """What an application sends as its answer to one exchange."""
 
-    __slots__ = ("_attached", "_exchange", "_head", "_status", "_trailers", "_turn", "_writable", "phase")
+    __slots__ = ("_attached", "_exchange", "_head", "_status", "_trailers", "_writable", "phase")
 
     _head: ResponseHead
     _status: int
@@ -81,7 +78,6 @@ class Sender(Receiver):
         self._exchange = exchange
         self._attached = False
         self._trailers: list[bytes] | None = None  # None: there will be none
-        self._turn = TURN
         self._writable: Gate | None = None  # made when somebody waits
         self.phase: Phase = _NEW
 
@@ -113,10 +109,11 @@ class Sender(Receiver):
             if body.__class__ is not bytes:
                 body = as_bytes(kind, body)
             more = message.get("more_body", False)
+            if phase is _HELD and not more and self._trailers is None:
+                self._answer(exchange, body)
+                return
+            self._check_length(body)
             if phase is _HELD:
-                if not more and self._trailers is None:
-                    self._answer(exchange, body)
-                    return
                 exchange.start(self._status, self._head.lines, self._head.length, date=self._head.date)
                 self.phase = _STREAMING
             writable = self._write(body)
@@ -125,10 +122,10 @@ class Sender(Receiver):
             elif not writable:
                 await self._room()
             else:
-                self._turn -= len(body) + MESSAGE
-                if self._turn < 0:
-                    self._turn = TURN
-                    await sleep(0)
+                ticker = exchange.conn.owner.ticker
+                ticker.credit -= len(body) + MESSAGE
+                if ticker.credit < 0:
+                    await ticker.turn()
         elif kind == "http.response.trailers" and phase is _TRAILERS:
             self._add_trailers(message)
         elif kind == "http.response.pathsend" and phase is _HELD:
@@ -154,16 +151,18 @@ class Sender(Receiver):
             raise RuntimeError(f"http.response.body has {len(body)} bytes, but content-length is {length}")
         self._completed()
 
+    def _check_length(self, body: bytes) -> None:
+        length = self._head.length
+        so_far = self._exchange.body_sent + len(body)
+        if length is not None and so_far > length and self._has_content():
+            raise RuntimeError(f"http.response.body: {so_far} bytes so far, but content-length is {length}")
+
     def _write(self, body: bytes) -> bool:
         exchange = self._exchange
-        if not body or not self._has_content():
-            exchange.flush()  # the head, where this is the first piece
-            return True
-        length = self._head.length
-        if length is not None and exchange.body_sent + len(body) > length:
-            so_far = exchange.body_sent + len(body)
-            raise RuntimeError(f"http.response.body: {so_far} bytes so far, but content-length is {length}")
-        return exchange.write(body)
+        if body and self._has_content():
+            return exchange.write(body)
+        exchange.flush()  # the head, where this is the first piece
+        return True
 
     def _has_content(self) -> bool:
         return self._exchange.method != "HEAD" and self._status not in (204, 205, 304)
@@ -229,6 +228,10 @@ class Sender(Receiver):
             self._writable.open()
 
     def on_disconnect(self, reason: CloseReason) -> None:
+        self._wake()
+
+    def _wake(self) -> None:
+        """Nobody has anything more to wait for."""
         if self._writable is not None:
             self._writable.open()
 
@@ -242,6 +245,7 @@ class Sender(Receiver):
         else:
             self.phase = _COMPLETE
             exchange.respond(*problem(500))
+        self._wake()  # it may have left Tasks behind
 
 
 def as_bytes(kind: str, value: Any) -> bytes:
@@ -263,7 +267,6 @@ class HTTPCall(Sender):
         self._exchange = exchange  # what Sender does, without its call
         self._attached = False
         self._trailers = None
-        self._turn = TURN
         self._writable = None
         self.phase = _NEW
         self._host = host
@@ -337,7 +340,7 @@ class HTTPCall(Sender):
             self._attach()
             while not (self._pieces or self._ended or exchange.finished):
                 await self._news()
-            if not exchange.finished:
+            if not (exchange.finished or self._given):  # another Task of the application's may have been faster
                 return self._next()
         while not exchange.finished and self.phase is not _COMPLETE:
             self._attach()
@@ -386,7 +389,10 @@ class HTTPCall(Sender):
         self._tell()
 
     def on_disconnect(self, reason: CloseReason) -> None:
-        super().on_disconnect(reason)
         self._gone_at = now()
         self._pieces.clear()
+        self._wake()
+
+    def _wake(self) -> None:
+        super()._wake()
         self._tell()

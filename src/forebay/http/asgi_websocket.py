@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from forebay.engine.connection import CloseReason
-from forebay.engine.loop import Cancelled, sleep
+from forebay.engine.loop import Cancelled
 from forebay.engine.tasks import Gate, Task, start_task
 from forebay.errors import ConnectionClosed
 from forebay.http.asgi_headers import encode_head
-from forebay.http.asgi_http import MESSAGE, TURN, Phase, Sender, as_bytes
+from forebay.http.asgi_http import MESSAGE, Phase, Sender, as_bytes
 from forebay.http.asgi_scope import ClientDisconnected, Message, Scope, left_with_client, scope_of
 from forebay.http.exchange import Exchange
 from forebay.http.problems import problem
@@ -82,7 +82,6 @@ class WebSocketCall(WebSocketHandler):
         "_size",
         "_step",
         "_told",
-        "_turn",
         "_ws",
         "task",
     )
@@ -98,7 +97,6 @@ class WebSocketCall(WebSocketHandler):
         self._messages: deque[str | bytes] = deque()
         self._size = 0
         self._paused = False
-        self._turn = TURN
         self._code = _NO_FRAME
         self._reason = ""
         self._news: Gate | None = None  # made when somebody waits
@@ -145,6 +143,9 @@ class WebSocketCall(WebSocketHandler):
         """The application is done, and so is its WebSocket."""
         step, self._step = self._step, _Step.CLOSED
         self._messages.clear()
+        if step not in _OVER:
+            self._code = code
+        self._tell()  # it may have left Tasks behind
         if step is _Step.OPEN and self._ws is not None:
             self._ws.close_nowait(code)
         elif step not in _OVER and self._answer is not None:
@@ -229,14 +230,11 @@ class WebSocketCall(WebSocketHandler):
                 data = as_bytes("websocket.send", data)
         elif not isinstance(data, str):
             raise TypeError(f"websocket.send has a {type(data).__name__} for its text: must be a str")
+        ws.conn.owner.ticker.credit -= MESSAGE
         try:
             await ws.send(data)
         except ConnectionClosed as error:
             raise ClientDisconnected(f"websocket.send cannot be sent: {error}") from None
-        self._turn -= len(data) + MESSAGE
-        if self._turn < 0:
-            self._turn = TURN
-            await sleep(0)
 
     def _close(self, ws: WebSocket, message: Message) -> None:
         code = message.get("code") or 1000

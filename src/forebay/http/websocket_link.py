@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Link", "Phase", "SlicingLink"]
 
-_SLICE = 16384  # bytes that are read at once where they may become a thousand times as many
+_SLICE = 4096  # bytes that are read at once where they may become a thousand times as many
 
 
 class Phase(IntEnum):
