@@ -216,7 +216,8 @@ def test_work_after_the_answer(pair: Pair, request: pytest.FixtureRequest) -> No
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_who_leaves_is_missed(pair: Pair, request: pytest.FixtureRequest, path: str, method: str) -> None:
     """By whoever sends events to it, or asks whether it is still there, in the way of the framework."""
-    if "fastapi" in request.node.callspec.id:
+    app = request.node.callspec.id
+    if "fastapi" in app or ("wrapped" in app and path == "/long-poll"):  # whose middleware does not let it ask
         return
     key = f"left-{method}-{path[1:]}"
     for server in SERVERS:
