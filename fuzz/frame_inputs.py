@@ -176,4 +176,6 @@ def _packed(mask: bytes | None, agreed: int) -> Sequence[bytes]:
     streams.append(stream)
     hello = encode_frame(1, bytes.fromhex("f248cdc9c90700"), rsv1=True, mask=mask)
     streams.append(hello + encode_frame(1, b"", rsv1=True, mask=mask) + hello)
+    zeros = encode_frame(1, bytes.fromhex("626018054486000100"), fin=False, rsv1=True, mask=mask)  # 330 of them
+    streams.append(zeros + encode_frame(0, b"", mask=mask))
     return streams

@@ -104,6 +104,14 @@ REASONS = (
         lambda frame: frame.far,
     ),
     Reason(
+        "inflated-size",
+        "RFC 6455 section 7.4.1",
+        "The message is longer than it may be. websockets bounds what it inflates of each frame, and what zlib has held"
+        " back of one comes on top of that with the next.",
+        True,
+        lambda frame: frame.compressed and frame.opcode < 8 and frame.after > SMALL,
+    ),
+    Reason(
         "compressed-size",
         "RFC 6455 section 7.4.1",
         "How long a message may be is everyone's own matter. We count what it inflates to; websockets also its bytes.",

@@ -13,6 +13,7 @@ from tests.wire.websockets_reference import SMALL
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 HELLO = encode_frame(1, bytes.fromhex("f248cdc9c90700"), rsv1=True)  # RFC 7692 section 7.2.3.1
+TOO_MUCH = encode_frame(1, bytes.fromhex("626018054486000100"), fin=False, rsv1=True)  # 330 zeros
 TRAILER = b"A: " + b"b" * (LIMITS["max_trailers"] - 3)
 
 
@@ -70,6 +71,11 @@ def test_a_request_that_h11_refuses(reasons: list[str], stream: bytes) -> None:
             [],
             b"\x18A\x80\0\0\0\0\0\x80\0\0\0\0\0\x87\0\0\0\0c`\x18\x05\xa3!0\x80\x87",
             id="a message that inflates to too much before its last fragment",
+        ),
+        pytest.param(
+            ["inflated-size"],
+            encode(1 << 1, [], TOO_MUCH + encode_frame(0, b"")),
+            id="a message that inflates to too much, of which zlib holds back a part",
         ),
     ],
 )
