@@ -1,16 +1,19 @@
-"""Which route a path takes: order of choices, converters, encodings, methods, and patterns that are none."""
+"""Routes one by one: patterns and hosts that are none, converters, methods, slashes, and what is there already.
+
+What takes which request is in test_router_table.py; any routes and requests are in test_router_reference.py.
+"""
 
 from __future__ import annotations
 
-import re
+from datetime import date
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from forebay.errors import ProtocolError
+from forebay.http.converters import Converter
 from forebay.http.router import Router, parameters
 
 PATTERNS = [
@@ -31,8 +34,8 @@ PATTERNS = [
     "/static/x/y",
 ]
 IDENTITY = "12345678-1234-1234-1234-1234567890ab"
-PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
-RANKS = {"int": 1, "float": 2, "uuid": 3, "str": 4, "path": 5}
+DAY = Converter(date.fromisoformat, date.isoformat, date)
+WORD = Converter(str, str, str)
 
 
 def router_of(*patterns: str, method: str = "GET") -> Router[str]:
@@ -141,7 +144,9 @@ def test_the_same_pattern_twice() -> None:
         ("/a/{rest:path}/b", "must be last"),
         ("/a/{id}/{id}", "two parameters called id"),
         ("/a/x{id}", "must be a literal"),
-        ("/a/{id}.json", "must be a literal"),
+        ("/a/{id}.json", "text beside a parameter in one segment is not supported"),
+        ("/a/{id}{b}", "must be a literal"),
+        ("/a/{id:INT}", "must be a literal"),
         ("/a/{1}", "must be a literal"),
         ("/a/}{", "must be a literal"),
         ("/a/{}", "must be a literal"),
@@ -151,54 +156,227 @@ def test_a_pattern_that_is_none(pattern: str, message: str) -> None:
     """The error says what is wrong, and what would be right."""
     with pytest.raises(ValueError, match=message):
         parameters(pattern)
+    router: Router[int] = Router()
+    with pytest.raises(ValueError, match=message):
+        router.add("GET", pattern, 0)
+    assert list(router.entries()) == []
 
 
-def reference(patterns: list[str], path: str) -> tuple[str, dict[str, str]] | None:
-    """What a plain reading of the rules finds: every pattern that matches, the best one segment by segment."""
-    matches = []
-    for pattern in patterns:
-        rank, values, expression = [], [], ""
-        for part in pattern[1:].split("/"):
-            parameter = PARAMETER.fullmatch(part)
-            if parameter is None:
-                rank.append(0)
-                expression += "/" + re.escape(part)
-                continue
-            kind = parameter[2] or "str"
-            rank.append(RANKS[kind])
-            expression += {"int": "/(-?[0-9]+)", "str": "/([^/]+)", "path": "/((?:[^/].*))"}[kind]
-            values.append(parameter[1])
-        match = re.fullmatch(expression, path)
-        if match is not None:
-            matches.append((rank, pattern, dict(zip(values, match.groups(), strict=True))))
-    return min(matches)[1:] if matches else None
+# -- converters
 
 
-segments = st.sampled_from(["a", "b", "1", "-2", ""])
-pattern_parts = st.sampled_from(["a", "b", "1", "{n:int}", "{s}"])
+def test_own_converters_are_tried_in_their_order() -> None:
+    """Behind the built-in typed ones and before ``str``, as they were given."""
+    both = {"b": WORD, "a": WORD}
+    for converters, first in ((both, "/{v:b}"), (dict(reversed(both.items())), "/{v:a}")):
+        router: Router[str] = Router(converters)
+        for pattern in ("/{v}", "/{v:a}", "/{v:b}", "/{v:uuid}"):
+            router.add("GET", pattern, pattern)
+        assert router.find("GET", b"/x") == (first, {"v": "x"})
+        assert router.find("GET", f"/{IDENTITY}".encode()) == ("/{v:uuid}", {"v": UUID(IDENTITY)})
+        assert list(router.converters) == ["int", "float", "uuid", *converters, "str", "path"]
 
 
-@st.composite
-def patterns_of(draw: st.DrawFn) -> list[str]:
-    """Patterns no two of which match the same paths, with parameters named by their position."""
-    made: dict[str, None] = {}
-    for parts in draw(st.lists(st.lists(pattern_parts, min_size=1, max_size=4), min_size=1, max_size=8)):
-        rest = draw(st.booleans())
-        named = [part.replace("n:", f"p{i}:").replace("{s}", f"{{p{i}}}") for i, part in enumerate(parts)]
-        made["/" + "/".join([*named, "{rest:path}"] if rest else named)] = None
-    return list(made)
+@pytest.mark.parametrize("name", ["int", "float", "uuid", "str", "path"])
+def test_built_in_converters_stay(name: str) -> None:
+    """A name that is built in cannot be given again."""
+    with pytest.raises(ValueError, match=f"converter '{name}' is built in already"):
+        Router({name: WORD})
 
 
-@settings(max_examples=300, deadline=None)
-@given(patterns_of(), st.lists(segments, min_size=1, max_size=5))
-def test_against_a_reference(patterns: list[str], parts: list[str]) -> None:
-    """For any patterns and path, the router finds what a naive matcher finds."""
-    path = "/" + "/".join(parts)
-    expected = reference(patterns, path)
-    found = router_of(*patterns).find("GET", path.encode())
-    if expected is None:
-        assert found is None
-        return
-    assert found is not None
-    assert found[0] == expected[0]
-    assert {name: str(value) for name, value in (found[1] or {}).items()} == expected[1]
+@pytest.mark.parametrize("name", ["", "Day", "1day", "a-b", "a b", "_day", "tag\n"])
+def test_names_of_converters(name: str) -> None:
+    """A name that no pattern could have is refused."""
+    with pytest.raises(ValueError, match="a name is a small letter"):
+        Router({name: WORD})
+
+
+def test_what_is_no_converter() -> None:
+    """A bare function has no way back: the error says what is wanted."""
+    wrong: Any = {"day": date.fromisoformat}
+    with pytest.raises(TypeError, match="converter 'day' must be a Converter, not builtin_function_or_method"):
+        Router(wrong)
+
+
+def test_a_defect_in_a_converter_is_not_hidden() -> None:
+    """Only ``ValueError`` means that it does not match."""
+    router: Router[int] = Router({"money": Converter(Decimal, str, Decimal)})
+    router.add("GET", "/{v:money}", 1)
+    assert router.find("GET", b"/1.50") == (1, {"v": Decimal("1.50")})
+    with pytest.raises(InvalidOperation):
+        router.find("GET", b"/x")
+
+
+# -- hosts
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "*",
+        "*.",
+        "{t}",
+        "{t}.",
+        "a.*.example",
+        "a.{t}.example",
+        "{t}.{u}.example",
+        "{t:int}.example",
+        "x{t}.example",
+        "*x.example",
+        "example.com:80",
+        "http://example.com",
+        "example.com/",
+        "example.com.",
+        ".example.com",
+        "a..example",
+        "-a.example",
+        "a-.example",
+        "bücher.example",
+        "\u212aelvin.example",
+        "*.bücher.example",
+        "*.[::1]",
+        "::1",
+        "a b.example",
+        "a." * 127 + "example",
+        "*." + "a." * 126 + "b",
+        "a" * 64 + ".example",
+    ],
+)
+def test_a_host_that_is_none(host: str) -> None:
+    """The error says what would be right, and nothing is registered."""
+    router: Router[int] = Router()
+    with pytest.raises(ValueError, match=r"must be a name like api\.example\.com, \*\.example\.com or \{tenant\}"):
+        router.add("GET", "/", 1, host)
+    assert list(router.entries()) == []
+    assert repr(router) == "<Router routes=0 hosts=0>"
+
+
+def test_the_same_host_twice() -> None:
+    """Neither case nor the names of parameters make two hosts; host and path may not bind the same name."""
+    router: Router[int] = Router()
+    assert router.add("GET", "/{a}", 1, "{t}.example.com") is None
+    assert router.add("GET", "/{b}", 2, "{u}.EXAMPLE.com") == 1
+    assert router.add("POST", "/{b}", 3, "{u}.example.com") is None
+    assert router.add("GET", "/{a}", 4, "*.example.com") is None
+    assert router.add("GET", "/{a}", 5, "x.example.com") is None
+    assert router.add("GET", "/{a}", 6, "X.example.com") == 5
+    assert router.find("POST", b"/p", b"q.example.com") == (3, {"u": "q", "b": "p"})
+    with pytest.raises(ValueError, match="two parameters called t"):
+        router.add("GET", "/{t}", 7, "{t}.example.com")
+    assert repr(router) == "<Router routes=4 hosts=3>"
+
+
+def test_hosts_of_any_length() -> None:
+    """What is longer than a name can be matches no host pattern, and costs nothing."""
+    router: Router[int] = Router()
+    router.add("GET", "/", 1, "*.example.com")
+    router.add("GET", "/", 2)
+    assert router.find("GET", b"/", b"a." * 120 + b"example.com") == (1, None)
+    assert router.find("GET", b"/", b"a." * 121 + b"example.com:65535") == (1, None)
+    assert router.find("GET", b"/", b"a." * 122 + b"example.com") == (2, None)
+    assert router.find("GET", b"/", b"a." * 500_000 + b"example.com") == (2, None)
+    assert router.find("GET", b"/", b"\xff\xfe.example.com") == (1, None)
+
+
+def test_a_router_with_hosts_without_a_host() -> None:
+    """Calls without a host see the routes for every host, before and after the first host pattern."""
+    router = router_of("/a", "/{x}")
+    assert router.find("GET", b"/a") == ("/a", None)
+    router.add("GET", "/a", "hosted", "a.example")
+    router.add("GET", "/b", "late")
+    assert router.find("GET", b"/a") == ("/a", None)
+    assert router.find("GET", b"/b") == ("late", None)
+    assert router.find("GET", b"/a", b"a.example") == ("hosted", None)
+    with pytest.raises(ProtocolError, match="UTF-8"):
+        router.find("GET", b"/\xff", b"a.example")
+
+
+# -- every method
+
+
+def test_every_method() -> None:
+    """``*`` takes what no other route of its pattern does, is registered once, and is not listed."""
+    router = router_of("/a", method="*")
+    assert router.add("*", "/a", "again") == "/a"
+    assert router.add("GET", "/a", "get") is None
+    assert router.find("HEAD", b"/a") == ("get", None)
+    assert router.find("*", b"/a") == ("/a", None)
+    assert router.find("PROPFIND", b"/a") == ("/a", None)
+    assert router.allowed(b"/a") == ["GET", "HEAD", "OPTIONS"]
+    assert router_of("/a", method="*").allowed(b"/a") == []
+
+
+def test_head_goes_where_get_goes() -> None:
+    """However the path is written, a HEAD request takes the route of its GET, not a less specific one for HEAD."""
+    router = router_of("/{rest:path}", method="HEAD")
+    for pattern in ("/plain", "/int/{id:int}"):
+        router.add("GET", pattern, pattern)
+    for path in (b"/plain", b"/pl%61in"):
+        assert router.find("HEAD", path) == ("/plain", None)
+    assert router.find("HEAD", b"/int/1") == ("/int/{id:int}", {"id": 1})
+    assert router.find("HEAD", b"/int/x") == ("/{rest:path}", {"rest": "int/x"})
+
+
+def test_entries() -> None:
+    """What is registered, in that order; what was refused is not."""
+    router: Router[int] = Router()
+    for number, (method, pattern, host) in enumerate(
+        [
+            ("POST", "/b", None),
+            ("GET", "/a", "*.x.example"),
+            ("GET", "/a", None),
+            ("GET", "/a", None),
+            ("*", "/a", None),
+        ]
+    ):
+        router.add(method, pattern, number, host)
+    assert [tuple(entry) for entry in router.entries()] == [
+        ("POST", None, "/b", 0),
+        ("GET", "*.x.example", "/a", 1),
+        ("GET", None, "/a", 2),
+        ("*", None, "/a", 4),
+    ]
+
+
+# -- slashes
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "other"),
+    [
+        ("GET", b"/with", b"/with/"),
+        ("HEAD", b"/with", b"/with/"),
+        ("POST", b"/with", None),
+        ("GET", b"/w%69th", b"/w%69th/"),
+        ("GET", b"/without/", b"/without"),
+        ("GET", b"/without//", None),
+        ("GET", b"/p/x/", b"/p/x"),
+        ("GET", b"/p/x", None),
+        ("GET", b"/host", None),
+        ("GET", b"/nothing", None),
+        ("GET", b"/", None),
+        ("GET", b"", None),
+        ("GET", b"*", None),
+        ("GET", b"//evil.example/", None),
+        ("GET", b"/%2Fevil.example/", b"/%2Fevil.example"),
+        ("GET", b"/\\evil.example/", None),
+        ("GET", b"/\t/evil.example/", None),
+        ("GET", b"/x\r\ny/", None),
+    ],
+)
+def test_the_other_slash(method: str, path: bytes, other: bytes | None) -> None:
+    """Given where some route takes it, and never as what a browser takes for another host."""
+    router: Router[int] = Router()
+    for pattern in ("/with/", "/without", "/p/{name}", "//{x}", "/{x}", "/{x}/evil.example"):
+        router.add("GET", pattern, 0)
+    router.add("GET", "/host/", 0, "a.example")
+    assert router.other_slash(method, path) == other
+
+
+def test_the_other_slash_of_a_host() -> None:
+    """The host counts as it does in ``find``."""
+    router: Router[int] = Router()
+    router.add("GET", "/x/", 1, "a.example")
+    assert router.other_slash("GET", b"/x", b"a.example:80") == b"/x/"
+    assert router.other_slash("GET", b"/x", b"b.example") is None

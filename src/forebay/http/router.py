@@ -1,199 +1,221 @@
-"""Which route takes a request: by path, one segment after the other, then by method.
+"""Which route takes a request: by host, then by path, one segment after the other, then by method.
 
 A pattern is made of segments: ``/users`` is matched literally, ``{name}`` takes one segment, ``{name:int}`` takes it
-when it is one, and ``{name:path}``, only at the end, takes all that is left. At each segment a literal is tried before
-typed parameters, those before ``str``, and the rest of the path last; a choice that leads nowhere is taken back.
+when it is one, and ``{name:path}``, only at the end, takes all that is left. A segment is a literal or a parameter,
+never both: ``/files/{name}.txt`` is an error. At each segment a literal is tried before typed parameters (``int``,
+``float``, ``uuid``, then an application's own converters in their order), those before ``str``, and the rest of the
+path last; a choice that leads nowhere is taken back.
 
-Slashes count: ``/users`` and ``/users/`` are two paths. Segments are percent-decoded one by one, so ``%2F`` never
-becomes a separator.
+Hosts: ``api.example.com`` comes before ``{tenant}.example.com``, that before ``*.example.com``, the longest first, and
+all before routes for every host (:mod:`forebay.http.hosts`). What the routes of one do not take goes on to the next.
+
+Methods: at one pattern the route for the very method comes first, then for HEAD the one for GET (RFC 9110 section
+9.3.2), then the one for every method, ``*``. A pattern without a route for the method leads nowhere.
+
+Slashes count: ``/users`` and ``/users/`` are two paths, and parameters are never empty. Paths are split at their
+slashes first and percent-decoded then, segment by segment, as UTF-8: ``%2F`` never becomes a separator, ``+`` stays,
+and ``/%75sers`` is ``/users``. Literals of patterns are compared with the decoded text: they are written decoded.
+
+A look-up visits each node of the tree at most once, however choices are taken back, since a node has only one way that
+leads to it. Its depth is bounded by ``MAX_SEGMENTS`` and its work by the segments of all patterns that share a
+beginning with the path: a path can be long, but it cannot make choices multiply.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
-from uuid import UUID
 
-from forebay.wire.http1 import decode_path
+from forebay.http.converters import CONVERTERS, Converter, converters_with
+from forebay.http.hosts import Hosts, host_name, parse_host_pattern
+from forebay.http.route_table import (
+    Entry,
+    Explanation,
+    Parameter,
+    build_path,
+    explain,
+    parameters,
+    parse_pattern,
+    split_path,
+)
 
-__all__ = ["CONVERTERS", "Router", "parameters"]
+__all__ = ["CONVERTERS", "Converter", "Router", "build_path", "parameters"]
 
 T = TypeVar("T")
 
-_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
-_INT = re.compile(r"-?[0-9]{1,19}")
-_FLOAT = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
-
-def _int(text: str) -> int:
-    """At most 64 bits, signed: databases and JSON readers hold no more, and would fail behind the handler's back."""
-    if len(text) < 19 and text.isdecimal() and text.isascii():
-        return int(text)
-    if not _INT.fullmatch(text) or not -(1 << 63) <= (value := int(text)) < 1 << 63:
-        raise ValueError("not an integer of 64 bits")
-    return value
-
-
-def _float(text: str) -> float:
-    if not _FLOAT.fullmatch(text) or not math.isfinite(value := float(text)):
-        raise ValueError("not a number")
-    return value
-
-
-def _uuid(text: str) -> UUID:
-    if not _UUID.fullmatch(text):
-        raise ValueError("not a UUID")
-    return UUID(text)
-
-
-CONVERTERS: dict[str, Callable[[str], Any]] = {"int": _int, "float": _float, "uuid": _uuid, "str": str, "path": str}
-"""The converters, in the order in which they are tried. A ``ValueError`` means that the pattern does not match."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Parameter:
-    name: str
-    converter: str
-
-
-def parameters(pattern: str) -> dict[str, str]:
-    """Names and converters of the parameters of ``pattern``.
-
-    :raises ValueError: it is not well-formed; says where, and what would be.
-    """
-    return {part.name: part.converter for part in _parse(pattern) if isinstance(part, _Parameter)}
-
-
-def _parse(pattern: str) -> list[str | _Parameter]:
-    if not pattern.startswith("/"):
-        raise ValueError(f"route {pattern!r} must begin with a slash")
-    parts: list[str | _Parameter] = []
-    segments = pattern[1:].split("/")
-    for index, segment in enumerate(segments):
-        match = _PARAMETER.fullmatch(segment)
-        if match is None:
-            if "{" in segment or "}" in segment:
-                raise ValueError(
-                    f"route {pattern!r}: segment {segment!r} must be a literal, {{name}} or {{name:converter}}"
-                )
-            parts.append(segment)
-            continue
-        name, converter = match[1], match[2] or "str"
-        if converter not in CONVERTERS:
-            raise ValueError(
-                f"route {pattern!r}: there is no converter {converter!r}; there are {', '.join(CONVERTERS)}"
-            )
-        if converter == "path" and index != len(segments) - 1:
-            raise ValueError(f"route {pattern!r}: {{{name}:path}} takes all that is left, so it must be last")
-        if any(isinstance(part, _Parameter) and part.name == name for part in parts):
-            raise ValueError(f"route {pattern!r} has two parameters called {name}")
-        parts.append(_Parameter(name, converter))
-    return parts
+_REDIRECTABLE = re.compile(rb"/(?![/\\])[^\x00-\x20\x7f\\]+")
 
 
 class _Node(Generic[T]):
-    """The routes that share a beginning."""
+    """The routes that share a beginning, and those that end here."""
 
-    __slots__ = ("choices", "leaf", "literals", "rest", "typed")
+    __slots__ = ("choices", "every", "literals", "methods", "rest", "takes", "typed")
 
     def __init__(self) -> None:
         self.literals: dict[str, _Node[T]] = {}
         self.typed: dict[str, _Node[T]] = {}  # by converter
         self.choices: list[tuple[Callable[[str], Any], _Node[T]]] = []  # the same in the order they are tried ...
         self.rest: _Node[T] | None = None  # ... and this one last, with all that is left of the path
-        self.leaf: _Leaf[T] | None = None
+        self.methods: dict[str, T] = {}  # as registered
+        self.takes: dict[str, _Taken[T]] = {}  # by the method of the request ...
+        self.every: _Taken[T] | None = None  # ... and for all others
 
 
-class _Leaf(Generic[T]):
-    """What is registered for a pattern: by method, with the names its parameters have there."""
+_Taken = tuple[tuple[str, ...], T]  # the names the parameters have in that route, and its value
 
-    __slots__ = ("methods",)
+
+class _Site(Generic[T]):
+    """The routes of one host pattern."""
+
+    __slots__ = ("root", "static")
 
     def __init__(self) -> None:
-        self.methods: dict[str, tuple[tuple[str, ...], T]] = {}
+        self.root: _Node[T] = _Node()
+        # Paths without parameters as they stand in requests. No other route is more specific.
+        self.static: dict[bytes, dict[str, tuple[T, dict[str, Any] | None]]] = {}
 
 
 class Router(Generic[T]):
-    """Maps method and path to whatever was registered for them."""
+    """Maps host, path and method to whatever was registered for them.
 
-    def __init__(self) -> None:
-        self._root: _Node[T] = _Node()
-        self._static: dict[bytes, _Leaf[T]] = {}  # paths without parameters, as they stand in requests
+    :param converters: an application's own, by the name they have in patterns, in the order in which they are tried.
+    :raises ValueError: the name of a converter is not ``[a-z][a-z0-9_]*``, or is built in already.
+    """
 
-    def add(self, method: str, pattern: str, value: T) -> T | None:
+    __slots__ = ("_entries", "_hosts", "_quick", "_site", "converters")
+
+    def __init__(self, converters: Mapping[str, Converter] | None = None) -> None:
+        self.converters = converters_with(converters)
+        self._entries: list[Entry[T]] = []
+        self._site: _Site[T] = _Site()  # of routes for every host
+        self._hosts: Hosts[_Site[T]] | None = None  # of the others, if there are any
+        self._quick = self._site.static  # what needs no look at the host: nothing, once there are host patterns
+
+    def __repr__(self) -> str:
+        return f"<Router routes={len(self._entries)} hosts={len(self._hosts) if self._hosts is not None else 0}>"
+
+    def add(self, method: str, pattern: str, value: T, host: str | None = None) -> T | None:
         """Register ``value``.
 
-        :returns: what was registered for this method and pattern before, which then stays; None when it was free.
-        :raises ValueError: the pattern is not well-formed.
+        :param method: as requests have it, or ``*`` for every one; not listed by :meth:`allowed`.
+        :param pattern: at most 64 segments.
+        :param host: only for this host; None for every one.
+        :returns: what was registered for this method, pattern and host before, which then stays; None when it was free.
+            The names of parameters make no difference.
+        :raises ValueError: the pattern or the host is not well-formed, or they bind the same name.
         """
-        parts = _parse(pattern)
-        node = self._root
-        for part in parts:
-            if isinstance(part, str):
+        names = tuple(parameters(pattern, self.converters, host))
+        site = self._site if host is None else self._site_of(host)
+        node = site.root
+        for part in parse_pattern(pattern, self.converters):
+            if not isinstance(part, Parameter):
                 node = node.literals.setdefault(part, _Node())
-            else:
-                if part.converter not in node.typed:
-                    node.typed[part.converter] = _Node()
-                    order = [name for name in CONVERTERS if name in node.typed and name != "path"]
-                    node.choices = [(CONVERTERS[name], node.typed[name]) for name in order]
-                    node.rest = node.typed.get("path")
-                node = node.typed[part.converter]
-        if node.leaf is None:
-            node.leaf = _Leaf()
-        leaf = node.leaf
-        if method in leaf.methods:
-            return leaf.methods[method][1]
-        names = tuple(part.name for part in parts if isinstance(part, _Parameter))
-        leaf.methods[method] = (names, value)
+                continue
+            if part.converter not in node.typed:
+                node.typed[part.converter] = _Node()
+                order = [name for name in self.converters if name in node.typed and name != "path"]
+                node.choices = [(self.converters[name].parse, node.typed[name]) for name in order]
+                node.rest = node.typed.get("path")
+            node = node.typed[part.converter]
+        if method in node.methods:
+            return node.methods[method]
+        node.methods[method] = value
+        if method == "*":
+            node.every = (names, value)
+        else:
+            node.takes[method] = (names, value)
+            if method == "GET":
+                node.takes.setdefault("HEAD", (names, value))
         if not names and "%" not in pattern:
-            self._static[pattern.encode()] = leaf
+            site.static[pattern.encode()] = {name: (taken[1], None) for name, taken in node.takes.items()}
+        self._entries.append(Entry(method, host, pattern, value))
         return None
 
-    def find(self, method: str, raw_path: bytes) -> tuple[T, dict[str, Any] | None] | None:
-        """The value for a request and its path parameters (None: it has none).
+    def _site_of(self, host: str) -> _Site[T]:
+        if self._hosts is None:
+            self._hosts = Hosts()
+            self._quick = {}
+        return self._hosts.setdefault(parse_host_pattern(host), _Site)
 
-        GET routes answer HEAD requests, where nothing else does.
+    def find(self, method: str, raw_path: bytes, host: bytes = b"") -> tuple[T, dict[str, Any] | None] | None:
+        """The value for a request and its parameters, of host and path (None: it has none).
+
+        GET routes answer HEAD requests, unless their pattern has a route for HEAD.
+
+        :param raw_path: as it was received, without a query.
+        :param host: as it was received, maybe with a port.
+        :raises ProtocolError: the path is not UTF-8.
+        """
+        quick = self._quick.get(raw_path)
+        if quick is not None:
+            found = quick.get(method)
+            if found is not None:
+                return found
+        if self._hosts is not None:
+            return self._find_by_host(method, raw_path, host)
+        return _find(self._site.root, split_path(raw_path), 1, method, ())
+
+    def _find_by_host(self, method: str, raw_path: bytes, host: bytes) -> tuple[T, dict[str, Any] | None] | None:
+        segments: list[str] | None = None
+        for site, bound in self._sites(host):
+            quick = site.static.get(raw_path)
+            found = quick.get(method) if quick is not None else None
+            if found is None:
+                if segments is None:
+                    segments = split_path(raw_path)
+                found = _find(site.root, segments, 1, method, bound)
+            if found is not None:
+                return found
+        return None
+
+    def _sites(self, host: bytes) -> Iterator[tuple[_Site[T], tuple[str, ...]]]:
+        """Those for a host, the most specific first, each with what it binds of it."""
+        if self._hosts is not None:
+            yield from self._hosts.matching(host_name(host))
+        yield self._site, ()
+
+    def allowed(self, raw_path: bytes, host: bytes = b"") -> list[str]:
+        """The methods some route would take for this path; empty when there is none (RFC 9110 section 10.2.1).
 
         :raises ProtocolError: the path is not UTF-8.
         """
-        leaf = self._static.get(raw_path)
-        if leaf is not None:
-            taken = leaf.methods.get(method)
-            if taken is not None:
-                return taken[1], None
-            if method == "HEAD" and "GET" in leaf.methods:
-                return leaf.methods["GET"][1], None
-        segments = _split(raw_path)
-        found = _find(self._root, segments, 1, method, ())
-        if found is None and method == "HEAD":
-            found = _find(self._root, segments, 1, "GET", ())
-        return found
-
-    def allowed(self, raw_path: bytes) -> list[str]:
-        """The methods some route would take for this path; empty when there is none (RFC 9110 section 10.2.1)."""
-        methods = {method for leaf in _leaves(self._root, _split(raw_path), 1) for method in leaf.methods}
-        if "GET" in methods:
-            methods.add("HEAD")
+        segments = split_path(raw_path)
+        methods: set[str] = set()
+        for site, _ in self._sites(host):
+            _collect(site.root, segments, 1, methods)
         if methods:
             methods.add("OPTIONS")
         return sorted(methods)
 
+    def other_slash(self, method: str, raw_path: bytes, host: bytes = b"") -> bytes | None:
+        """The path with a slash added to its end, or taken from it, if some route takes that; else None.
 
-def _split(raw_path: bytes) -> list[str]:
-    """The decoded segments, after an empty one for what stands before the first slash."""
-    if b"%" in raw_path:
-        return [decode_path(segment) for segment in raw_path.split(b"/")]
-    return (raw_path.decode() if raw_path.isascii() else decode_path(raw_path)).split("/")
+        What it gives may be sent as a ``location``: never what a browser could take for another host (``//a.example``).
+
+        :raises ProtocolError: the path is not UTF-8.
+        """
+        other = raw_path[:-1] if raw_path.endswith(b"/") else raw_path + b"/"
+        if not _REDIRECTABLE.fullmatch(other) or self.find(method, other, host) is None:
+            return None
+        return other
+
+    def explain(self, method: str, raw_path: bytes, host: bytes = b"") -> Explanation[T]:
+        """Which route takes a request, as :meth:`find` says, and why not the others. Looks at every route there is.
+
+        :raises ProtocolError: the path is not UTF-8.
+        """
+        return explain(self._entries, self.converters, method, raw_path, host)
+
+    def entries(self) -> Iterator[Entry[T]]:
+        """What is registered, in that order: method, host, pattern and value."""
+        return iter(self._entries)
 
 
 def _find(
     node: _Node[T], segments: list[str], at: int, method: str, values: tuple[Any, ...]
 ) -> tuple[T, dict[str, Any] | None] | None:
-    """The best leaf that takes the path and the method. The depth is bounded by the longest pattern."""
+    """The best route that takes the path and the method. The depth is bounded by the longest pattern."""
     count = len(segments)
     while at < count:
         segment = segments[at]
@@ -208,47 +230,51 @@ def _find(
                 return found
         if not segment:
             return None  # a parameter is never empty
-        for convert, following in node.choices:
+        for parse, following in node.choices:
             try:
-                value = convert(segment)
+                value = parse(segment)
             except ValueError:
                 continue
-            found = _find(following, segments, at + 1, method, (*values, value))
-            if found is not None:
-                return found
+            if at + 1 < count:
+                found = _find(following, segments, at + 1, method, (*values, value))
+                if found is not None:
+                    return found
+            elif (taken := following.takes.get(method) or following.every) is not None:
+                return _bound(taken, (*values, value))
         if node.rest is None:
             return None
         node = node.rest
-        values = (*values, "/".join(segments[at:]))
-        break
-    taken = node.leaf.methods.get(method) if node.leaf is not None else None
+        taken = node.takes.get(method) or node.every
+        if taken is None:
+            return None  # before a long path is joined for nothing
+        return _bound(taken, (*values, "/".join(segments[at:])))
+    taken = node.takes.get(method) or node.every
     return None if taken is None else _bound(taken, values)
 
 
-def _bound(taken: tuple[tuple[str, ...], T], values: tuple[Any, ...]) -> tuple[T, dict[str, Any] | None]:
+def _bound(taken: _Taken[T], values: tuple[Any, ...]) -> tuple[T, dict[str, Any] | None]:
     names, value = taken
     if len(names) == 1:
         return value, {names[0]: values[0]}
     return value, dict(zip(names, values, strict=True)) if names else None
 
 
-def _leaves(node: _Node[T], segments: list[str], at: int) -> Iterator[_Leaf[T]]:
-    """Every leaf that takes the path, whatever the method."""
+def _collect(node: _Node[T], segments: list[str], at: int, methods: set[str]) -> None:
+    """Add the methods of every route that takes the path."""
     if at == len(segments):
-        if node.leaf is not None:
-            yield node.leaf
+        methods.update(node.takes)
         return
     segment = segments[at]
     following = node.literals.get(segment)
     if following is not None:
-        yield from _leaves(following, segments, at + 1)
+        _collect(following, segments, at + 1, methods)
     if not segment:
         return
-    for convert, following in node.choices:
+    for parse, following in node.choices:
         try:
-            convert(segment)
+            parse(segment)
         except ValueError:
             continue
-        yield from _leaves(following, segments, at + 1)
+        _collect(following, segments, at + 1, methods)
     if node.rest is not None:
-        yield from _leaves(node.rest, segments, len(segments))
+        methods.update(node.rest.takes)
