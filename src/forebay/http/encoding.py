@@ -1,23 +1,52 @@
-"""Bytes to values: query strings and JSON bodies. What does not fit becomes an :class:`HTTPError`, never a crash."""
+"""Bytes to values: query strings, and bodies of JSON and MessagePack. What does not fit becomes an :class:`HTTPError`,
+never a crash."""
 
 from __future__ import annotations
 
-import dataclasses
-import typing
-from collections.abc import Iterator
-from typing import Annotated, Any, TypeVar
+import itertools
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import msgspec
 
 from forebay.errors import FieldError, HTTPError, ValidationError
+from forebay.http.field_errors import field_errors, is_struct_like, unfit
+from forebay.http.pydantic_models import (
+    decode_model_json,
+    decode_model_value,
+    encode_hook,
+    holds_pydantic,
+    is_pydantic,
+)
 
-__all__ = ["check_json", "decode_json", "field_errors", "is_record", "parse_query", "unfit"]
+__all__ = [
+    "MSGPACK",
+    "ContentDecoder",
+    "check_json",
+    "content_decoder",
+    "decode_content",
+    "decode_json",
+    "encode_json",
+    "encode_msgpack",
+    "field_errors",
+    "is_record",
+    "parse_query",
+    "unfit",
+]
 
 T = TypeVar("T")
 
+MSGPACK = "application/msgpack"
+"""The media type of MessagePack, as IANA has it."""
+
+ContentDecoder = Callable[[bytes, bytes | None], Any]
+"""``decode(content, content_type)``: see :func:`content_decoder`."""
+
+_JSON = b"application/json"
+_MSGPACK_TYPES = frozenset({b"application/msgpack", b"application/vnd.msgpack", b"application/x-msgpack"})
 _ERRORS_KEPT = 100  # of one request: a list of a million wrong items must not become an answer of a million errors
-_DEEPEST = 32  # levels of a body that are looked into for the wrong field; below, the whole level is named
+_LOOKED_INTO = 1 << 20  # bytes of the longest body that is looked into for more than the first wrong field
 
 
 def parse_query(raw: bytes) -> list[tuple[str, str]]:
@@ -43,15 +72,9 @@ def check_json(content_type: bytes | None) -> None:
 
     :raises HTTPError: 415, for any other content type and for none.
     """
-    if content_type == b"application/json":
+    if content_type == _JSON or _is_json(_media_type(content_type)):
         return
-    media_type = (content_type or b"").partition(b";")[0].strip().lower()
-    if media_type == b"application/json" or (media_type[:12] == b"application/" and media_type[-5:] == b"+json"):
-        return
-    shown = media_type.decode("latin-1") or "none"
-    raise HTTPError(
-        415, f"content type is {shown}; application/json is expected", headers=[("accept", "application/json")]
-    )
+    raise _unsupported(content_type, "application/json")
 
 
 def decode_json(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -60,115 +83,158 @@ def decode_json(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     :raises HTTPError: 400, it is not JSON.
     :raises ValidationError: 422, it is JSON of another shape; lists every field that does not fit.
     """
-    if not content:
-        raise HTTPError(400, "request body is empty; JSON is expected")
     try:
         return decoder.decode(content)
-    except msgspec.ValidationError as error:
-        raise ValidationError(_body_errors(content, decoder.type, error)) from None
-    except RecursionError:
-        raise HTTPError(400, "request body is nested too deeply") from None
-    except UnicodeDecodeError:
-        raise HTTPError(400, "request body is not UTF-8") from None
-    except msgspec.DecodeError as error:
-        raise HTTPError(400, f"request body is not valid JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise _json_refused(content, decoder.type, error) from None
 
 
-def unfit(place: str, name: str, error: Exception | str) -> FieldError:
-    """``error``, about one field, in the words a client is shown."""
-    return FieldError(place, name, str(error).partition(" - at `")[0])
+def content_decoder(kind: Any) -> ContentDecoder:
+    """What reads content as ``kind``, JSON (``application/json``, ``application/*+json``) or MessagePack
+    (``application/msgpack`` and its older names ``vnd.msgpack``, ``x-msgpack``), as its content type says.
+
+    :raises TypeError: neither msgspec nor pydantic can read ``kind``; at once.
+
+    What is returned raises :class:`~forebay.errors.HTTPError`, 415 for another content type or none, and 400 for
+    content that is not what it says; and :class:`~forebay.errors.ValidationError`, 422, for content of another shape,
+    with every field that does not fit.
+    """
+    if holds_pydantic(kind):
+        return _ModelDecoder(kind).decode
+    from_json = msgspec.json.Decoder(kind).decode
+    from_msgpack: Callable[[bytes], Any] | None = None
+
+    def decode(content: bytes, content_type: bytes | None) -> Any:
+        nonlocal from_msgpack
+        if content_type == _JSON or not _is_msgpack(content_type):
+            try:
+                return from_json(content)
+            except (ValueError, RecursionError) as error:
+                raise _json_refused(content, kind, error) from None
+        if from_msgpack is None:
+            from_msgpack = msgspec.msgpack.Decoder(kind).decode
+        try:
+            return from_msgpack(content)
+        except (ValueError, RecursionError) as error:
+            raise _msgpack_refused(content, kind, error) from None
+
+    return decode
+
+
+def decode_content(content: bytes, content_type: bytes | None, kind: Any) -> Any:
+    """``content`` as ``kind``, once. Raises what :func:`content_decoder` and what it returns raise."""
+    return content_decoder(kind)(content, content_type)
+
+
+encode_json = msgspec.json.Encoder(enc_hook=encode_hook).encode
+"""A value as JSON; models of pydantic may be in it.
+
+:raises NotImplementedError: it holds something that cannot be written."""
+
+encode_msgpack = msgspec.msgpack.Encoder(enc_hook=encode_hook).encode
+"""The same as MessagePack."""
 
 
 def is_record(kind: Any) -> bool:
-    """Is ``kind`` a type with named fields: msgspec Struct, dataclass or TypedDict?"""
-    return isinstance(kind, type) and (
-        issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind) or typing.is_typeddict(kind)
-    )
+    """Is ``kind`` a type with named fields: msgspec Struct, dataclass, TypedDict or model of pydantic?"""
+    return (isinstance(kind, type) and is_struct_like(kind)) or is_pydantic(kind)
 
 
-def _body_errors(content: bytes, kind: Any, error: msgspec.ValidationError) -> list[FieldError]:
-    """msgspec stops at the first wrong field; on that path, look at all of them one by one."""
-    try:
-        value = msgspec.json.decode(content)
-    except (ValueError, RecursionError):  # wrong before and after the field that was reported
-        return [unfit("body", "$", error)]
-    found = []
-    for field in field_errors(value, kind, ""):
-        found.append(field)
-        if len(found) == _ERRORS_KEPT:
-            break
-    return found or [unfit("body", "$", error)]
+class _ModelDecoder:
+    """The same for models of pydantic."""
 
+    __slots__ = ("_from_json", "_from_value")
 
-def field_errors(value: Any, kind: Any, path: str, depth: int = 0) -> Iterator[FieldError]:
-    """Every field of ``value`` (plain JSON) that does not fit ``kind``; ``path`` is where ``value`` stands, ``depth``
-    the levels above it."""
-    kind = _inner(kind)
-    found = False
-    if depth >= _DEEPEST:
-        pass
-    elif is_record(kind) and isinstance(value, dict):
-        for name, field_kind, required in _fields(kind):
-            at = f"{path}.{name}" if path else name
-            if name in value:
-                for error in _check(value[name], field_kind, at, depth + 1):
-                    found = True
-                    yield error
-            elif required:
-                found = True
-                yield FieldError("body", at, "is required")
-    elif typing.get_origin(kind) in (list, set, frozenset) and isinstance(value, list):
-        (item_kind,) = typing.get_args(kind)
-        for index, item in enumerate(value):
-            for error in _check(item, item_kind, f"{path}[{index}]", depth + 1):
-                found = True
-                yield error
-    if not found:  # no part is wrong, so it is the whole: its type, an unknown field, a constraint
+    def __init__(self, kind: Any) -> None:
+        self._from_json = decode_model_json(kind)
+        self._from_value = decode_model_value(kind)
+
+    def decode(self, content: bytes, content_type: bytes | None) -> Any:
+        packed = content_type != _JSON and _is_msgpack(content_type)
+        if not content:
+            raise _empty("MessagePack" if packed else "JSON")
+        if not packed:
+            return self._from_json(content)
         try:
-            msgspec.convert(value, kind, str_keys=True)
-        except msgspec.ValidationError as error:
-            yield unfit("body", path or "$", error)
+            value = msgspec.msgpack.decode(content)
+        except (ValueError, RecursionError) as error:
+            raise _not_well_formed(error, "MessagePack") from None
+        return self._from_value(value)
 
 
-def _check(value: Any, kind: Any, path: str, depth: int) -> Iterator[FieldError]:
+def _media_type(content_type: bytes | None) -> bytes:
+    return (content_type or b"").partition(b";")[0].strip().lower()
+
+
+def _is_json(media_type: bytes) -> bool:
+    return media_type == _JSON or (media_type[:12] == b"application/" and media_type[-5:] == b"+json")
+
+
+def _is_msgpack(content_type: bytes | None) -> bool:
+    """Is it MessagePack, or else JSON?
+
+    :raises HTTPError: 415, neither.
+    """
+    media_type = _media_type(content_type)
+    if media_type in _MSGPACK_TYPES:
+        return True
+    if _is_json(media_type):
+        return False
+    raise _unsupported(content_type, "application/json", MSGPACK)
+
+
+def _unsupported(content_type: bytes | None, *expected: str) -> HTTPError:
+    shown = _media_type(content_type)[:80].decode("latin-1") or "none"
+    detail = f"content type is {shown}; {' or '.join(expected)} is expected"
+    return HTTPError(415, detail, headers=[("accept", ", ".join(expected))])
+
+
+def _empty(what: str) -> HTTPError:
+    return HTTPError(400, f"request body is empty; {what} is expected")
+
+
+def _not_well_formed(error: Exception, what: str) -> HTTPError:
+    if isinstance(error, RecursionError):
+        return HTTPError(400, "request body is nested too deeply")
+    if isinstance(error, UnicodeDecodeError):
+        return HTTPError(400, "request body is not UTF-8" if what == "JSON" else f"a text in the {what} is not UTF-8")
+    return HTTPError(400, f"request body is not valid {what}: {error}")
+
+
+def _json_refused(content: bytes, kind: Any, error: Exception) -> HTTPError:
+    if not content:
+        return _empty("JSON")
+    if isinstance(error, msgspec.ValidationError):
+        return ValidationError(_listed(content, msgspec.json.decode, kind, error, text_keys=True))
+    return _not_well_formed(error, "JSON")
+
+
+def _msgpack_refused(content: bytes, kind: Any, error: Exception) -> HTTPError:
+    if not content:
+        return _empty("MessagePack")
+    if isinstance(error, msgspec.ValidationError):
+        return ValidationError(_listed(content, msgspec.msgpack.decode, kind, error, text_keys=False))
+    return _not_well_formed(error, "MessagePack")
+
+
+def _listed(
+    content: bytes, decode: Callable[[bytes], Any], kind: Any, error: msgspec.ValidationError, *, text_keys: bool
+) -> list[FieldError]:
+    """msgspec stops at the first wrong field; on that path, look at all of them one by one."""
+    first = FieldError("body", _place_in(error), unfit("body", "", error).message)
+    if len(content) > _LOOKED_INTO:
+        return [first]
     try:
-        msgspec.convert(value, kind, str_keys=True)  # keys of JSON objects are text, whatever they stand for
-    except msgspec.ValidationError:
-        yield from field_errors(value, kind, path, depth)
+        value = decode(content)
+    except (ValueError, RecursionError):  # wrong before and after the field that was reported
+        return [first]
+    found = list(itertools.islice(field_errors(value, kind, text_keys=text_keys), _ERRORS_KEPT))
+    return found or [first]
 
 
-def _inner(kind: Any) -> Any:
-    """The record or list inside ``X | None`` and ``Annotated[X, ...]``, else ``kind``."""
-    members = [member for member in typing.get_args(kind) if member is not type(None)]
-    origin = typing.get_origin(kind)
-    if (origin is Annotated or _is_union(origin)) and (origin is Annotated or len(members) == 1):
-        inner = _inner(members[0])
-        return inner if is_record(inner) or typing.get_origin(inner) in (list, set, frozenset) else kind
-    return kind
-
-
-def _is_union(origin: Any) -> bool:
-    return origin is typing.Union or getattr(origin, "__name__", "") == "UnionType"
-
-
-def _fields(kind: Any) -> Iterator[tuple[str, Any, bool]]:
-    """Name as in JSON, type, and whether it must be there, of each field of a record."""
-    if issubclass(kind, msgspec.Struct):
-        for field in msgspec.structs.fields(kind):
-            yield field.encode_name, field.type, field.required
-        return
-    hints = typing.get_type_hints(kind, include_extras=True)
-    if typing.is_typeddict(kind):
-        for name in kind.__annotations__:
-            yield name, _bare(hints[name]), name in kind.__required_keys__
-        return
-    for member in dataclasses.fields(kind):
-        no_default = member.default is dataclasses.MISSING and member.default_factory is dataclasses.MISSING
-        yield member.name, hints[member.name], no_default
-
-
-def _bare(kind: Any) -> Any:
-    """Without ``Required[...]`` and ``NotRequired[...]``."""
-    if typing.get_origin(kind) in (typing.Required, typing.NotRequired):
-        return typing.get_args(kind)[0]
-    return kind
+def _place_in(error: msgspec.ValidationError) -> str:
+    """Where in the document msgspec says that it is, as we write it."""
+    path = str(error).partition(" - at `")[2].rpartition("`")[0]
+    if not path.startswith("$"):  # also `key` in `$.a`
+        return "$"
+    return path.removeprefix("$").removeprefix(".") or "$"

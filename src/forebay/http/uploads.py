@@ -1,0 +1,323 @@
+"""Files that clients send, kept in memory while they are small and in an unnamed temporary file when they are not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+from weakref import WeakKeyDictionary
+
+import structlog
+
+from forebay.engine.executor import Executor
+from forebay.engine.loop import Ticker, ticker
+from forebay.engine.tasks import Task, Tasks, unfinished
+from forebay.errors import HTTPError
+from forebay.http.headers import Headers
+
+__all__ = ["SPOOL_AT", "UploadFile"]
+
+log = structlog.get_logger("forebay.http")
+
+SPOOL_AT = 1024 * 1024
+"""Bytes of an upload that are kept in memory; one that grows past it goes to the disk."""
+
+_PIECE = 64 * 1024
+_THREADS = 4  # per loop, while there are uploads on the disk
+_CLOSING = 5.0  # seconds that are waited for a file to be closed
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class UploadFile:
+    """A file that a client has sent. Whoever has it reads it from its beginning, in pieces or whole, any number of
+    times (:meth:`seek`), or saves it; one task at a time.
+
+    It belongs to the form it came in, which closes it; whoever keeps one longer saves it to a place of its own.
+
+    :param filename: as the client calls it: any text at all, and no path to write to. Empty where a form's file input
+        was left empty.
+    :param content_type: as the client says; ``application/octet-stream`` where it says nothing. It may be anything.
+    :param headers: all headers of its part.
+    :param spool_at: bytes kept in memory at most.
+    :param directory: of the temporary file; default: the system's (``TMPDIR``).
+    """
+
+    __slots__ = ("_at", "_directory", "_disk", "_memory", "_spool_at", "closed", "content_type", "filename", "headers", "size")  # fmt: skip  # noqa: E501
+
+    def __init__(
+        self,
+        filename: str,
+        content_type: str = "application/octet-stream",
+        headers: Headers | None = None,
+        *,
+        spool_at: int = SPOOL_AT,
+        directory: str | Path | None = None,
+    ) -> None:
+        self.filename = filename
+        self.content_type = content_type
+        self.headers = headers if headers is not None else Headers(())
+        self.size = 0
+        self.closed = False
+        self._spool_at = spool_at
+        self._directory = directory
+        self._memory = bytearray()
+        self._disk: _DiskFile | None = None
+        self._at = 0
+
+    def __repr__(self) -> str:
+        where = "closed" if self.closed else "memory" if self._disk is None else "disk"
+        return f"<UploadFile {self.filename[:80]!r} {self.size} bytes in {where}>"
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its content is in memory, and not on the disk."""
+        return self._disk is None
+
+    async def write(self, data: bytes) -> None:
+        """Add to its end. On the disk this is done in a thread.
+
+        :raises HTTPError: 507, the disk is full; 503, there can be no temporary file for another reason.
+        :raises ValueError: it is closed.
+        """
+        self._check_open()
+        if self._disk is None:
+            if self.size + len(data) <= self._spool_at:
+                self._memory += data
+                self.size += len(data)
+                return
+            await self.roll_over()
+        if self._disk is not None and data:
+            await self._disk.run(self._disk.write, data)
+            self.size += len(data)
+
+    async def roll_over(self) -> None:
+        """Have its content on the disk from now on. Raises what :meth:`write` raises."""
+        self._check_open()
+        if self._disk is None:
+            self._disk = _DiskFile(self._directory)
+            await self._disk.run(self._disk.write, bytes(self._memory))
+            self._memory = bytearray()
+
+    async def read(self, size: int = -1) -> bytes:
+        """The next ``size`` bytes, fewer at the end and none after it; all that is left with -1.
+
+        :raises HTTPError: 503, the disk cannot be read.
+        :raises ValueError: it is closed.
+        """
+        self._check_open()
+        left = max(0, self.size - self._at)
+        count = left if size < 0 else min(size, left)
+        if not count:
+            return b""
+        if self._disk is None:
+            data = bytes(memoryview(self._memory)[self._at : self._at + count])
+        else:
+            data = await self._disk.run(self._disk.read, self._at, count)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int) -> None:
+        """Read on from ``offset``, bytes from the beginning.
+
+        :raises ValueError: it is less than 0.
+        """
+        if offset < 0:
+            raise ValueError(f"UploadFile.seek({offset}): must be 0 or more")
+        self._at = offset
+
+    async def chunks(self, size: int = _PIECE) -> AsyncIterator[bytes]:
+        """What is left, in pieces of ``size`` bytes at most. Raises what :meth:`read` raises."""
+        while data := await self.read(size):
+            yield data
+
+    async def save_to(self, path: str | Path) -> None:
+        """Write the whole content to ``path``, in place of what is there. Until it is complete it stands beside it,
+        under another name; nothing is left of one that fails.
+
+        :raises HTTPError: 507, the disk is full.
+        :raises OSError: the file cannot be written there: no such directory, no permission.
+        :raises ValueError: it is closed.
+        """
+        self._check_open()
+        disk = self._disk or _DiskFile(None)
+        source = self._memory if self._disk is None else disk
+        try:
+            await disk.run(_save, Path(path), source, foreign=True)
+        finally:
+            if self._disk is None:
+                await unfinished([disk.close()], _CLOSING)
+
+    def close(self) -> Task[None] | None:
+        """Let go of its content at once; what is on the disk is gone soon after. May be called again.
+
+        :returns: the task that does the latter, which needs not be awaited.
+        """
+        self.closed = True
+        self._memory = bytearray()
+        disk, self._disk = self._disk, None
+        return None if disk is None else disk.close()
+
+    async def aclose(self) -> None:
+        """:meth:`close`, and wait until that is done, at most 5 seconds."""
+        task = self.close()
+        if task is not None:
+            await unfinished([task], _CLOSING)
+
+    async def __aenter__(self) -> UploadFile:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError(f"{self!r}: it was closed, which its form does at the end of the request")
+
+
+class _Threads:
+    """The threads of one loop that work on files: as long as there is one on the disk."""
+
+    __slots__ = ("_executor", "_tasks", "_users")
+
+    def __init__(self) -> None:
+        self._executor: Executor | None = None
+        self._users = 0
+        self._tasks = Tasks()
+
+    async def run(self, call: Callable[..., Any], *args: Any) -> Any:
+        executor = self._executor
+        if executor is None:
+            # One file has one call under way at most, so that those that wait are no more than the files.
+            executor = self._executor = Executor("uploads", concurrency=_THREADS, when_full="wait")
+            await executor.start()
+        return await executor.run(call, *args, kind="thread")
+
+    def enter(self) -> None:
+        """One more file."""
+        self._users += 1
+
+    def leave(self, close: Callable[[], None]) -> Task[None]:
+        """One file less; ``close`` it in a thread, and let the threads end after the last one."""
+        return self._tasks.spawn(self._left(close), name="uploads: close a file")
+
+    async def _left(self, close: Callable[[], None]) -> None:
+        try:
+            await self.run(close)
+        finally:
+            self._users -= 1
+            if not self._users and self._executor is not None:
+                executor, self._executor = self._executor, None
+                await executor.drain()
+                await executor.stop()
+
+
+_threads: WeakKeyDictionary[Ticker, _Threads] = WeakKeyDictionary()
+
+
+class _DiskFile:
+    """An unnamed temporary file. Its methods, but for :meth:`run` and :meth:`close`, are called in threads.
+
+    Whoever gives up waiting leaves a thread at work behind. The file's own lock has a close wait for it, so that no
+    descriptor is written to that already stands for another file.
+    """
+
+    __slots__ = ("_directory", "_file", "_gone", "_threads")
+
+    def __init__(self, directory: str | Path | None) -> None:
+        self._directory = directory
+        self._file: IO[bytes] | None = None
+        self._gone = False
+        loop = ticker()
+        found = _threads.get(loop)
+        if found is None:
+            found = _threads[loop] = _Threads()
+        self._threads = found
+        found.enter()
+
+    async def run(self, call: Callable[..., Any], *args: Any, foreign: bool = False) -> Any:
+        """``call`` in a thread; what the disk says against it becomes an HTTPError.
+
+        :param foreign: the file is not ours: only a full disk does.
+        """
+        try:
+            return await self._threads.run(call, *args)
+        except OSError as error:
+            if error.errno in _FULL:
+                log.error("no space for an upload", error=str(error))
+                raise HTTPError(507, "there is no space left for this upload") from error
+            if foreign:
+                raise
+            log.error("temporary file of an upload failed", error=str(error))
+            raise HTTPError(503, "this upload cannot be kept at the moment") from error
+
+    def close(self) -> Task[None]:
+        """Close it, after what is under way."""
+        self._gone = True
+        return self._threads.leave(self._close)
+
+    def write(self, data: bytes) -> None:
+        """Add to the end."""
+        if self._file is None:
+            file: IO[bytes] = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115  # closed by close()
+            self._file = file
+        if self._gone:  # closed before it was opened, or it will be by who sees it now
+            self._close()
+            return
+        try:
+            self._file.seek(0, os.SEEK_END)
+            self._file.write(data)
+            self._file.flush()
+        except ValueError:  # closed by now
+            if not self._is_gone():
+                raise
+
+    def read(self, at: int, count: int) -> bytes:
+        """What stands there."""
+        if self._file is None or self._gone:
+            return b""
+        try:
+            self._file.seek(at)
+            return self._file.read(count)
+        except ValueError:  # closed by now
+            if not self._is_gone():
+                raise
+            return b""
+
+    def _is_gone(self) -> bool:
+        return self._gone
+
+    def _close(self) -> None:
+        file = self._file
+        if file is not None:
+            try:
+                file.close()
+            except OSError as error:  # it writes what is left, for which there is no space; it is closed all the same
+                log.debug("temporary file of an upload closed", error=str(error))
+
+
+def _save(path: Path, source: bytearray | _DiskFile) -> None:
+    """Write ``source`` to ``path``, beside it first."""
+    beside = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as target:
+            if isinstance(source, bytearray):
+                target.write(source)
+            else:
+                at = 0
+                while data := source.read(at, 16 * _PIECE):
+                    at += len(data)
+                    target.write(data)
+                if source._gone:
+                    raise ValueError("the upload was closed while it was being saved")
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
