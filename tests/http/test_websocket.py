@@ -829,12 +829,12 @@ def test_websocket_routes_that_cannot_be() -> None:
     def plain(ws: WebSocket) -> None:
         """Is no coroutine function."""
 
-    with pytest.raises(TypeError, match=r"lonely .*route '/x/\{name\}' must be like async def handler\(ws, name\)"):
+    with pytest.raises(TypeError, match=r"lonely .*route '/x/\{name\}' does not take the path parameter name"):
         app.websocket("/x/{name}")(lonely)
     with pytest.raises(TypeError, match=r"plain .* must be a coroutine function"):
         app.websocket("/x")(plain)
     app.websocket("/x")(lonely)
-    with pytest.raises(ValueError, match=r"GET /x at .* is taken already"):
+    with pytest.raises(ValueError, match=r"GET /x of .* is taken already"):
         app.websocket("/x")(lonely)
 
 

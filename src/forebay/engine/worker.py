@@ -33,6 +33,7 @@ import msgspec
 import structlog
 
 from forebay.engine.address import Address
+from forebay.engine.blocked import BlockedLoopReporter
 from forebay.engine.control import Assignment, Beat, ControlChannel, Failure, Message
 from forebay.engine.listener import set_socket_source
 from forebay.engine.load import LoopLag, accepted, collect_load
@@ -76,6 +77,7 @@ class Worker:
         self._update: Task[None] | None = None
         self._pushed = b""
         self._lag = LoopLag()
+        self._blocked = _blocked_reporter()
 
     async def run(self) -> int:
         """Return the exit code, when all is over."""
@@ -87,6 +89,8 @@ class Worker:
         finally:
             set_socket_source(None)
             self._lag.stop()
+            if self._blocked is not None:
+                self._blocked.stop()
             await self._tasks.cancel()
             self._channel.close()
 
@@ -111,6 +115,8 @@ class Worker:
         if group is None:
             return 0
         self._lag.start()
+        if self._blocked is not None:
+            self._blocked.start()
         self._tell("ready")
         telling = [
             self._tasks.spawn(self._push(), name="push metrics"),
@@ -260,6 +266,18 @@ def _stay_on(core: int) -> None:
         os.sched_setaffinity(0, {core})
     except (OSError, AttributeError) as error:  # it went offline, or there is no such thing on this system
         log.warning("worker not kept on its core", core=core, reason=str(error))
+
+
+def _blocked_reporter() -> BlockedLoopReporter | None:
+    """What reports calls that block the loop: for longer than ``FOREBAY_BLOCKED_AFTER`` seconds, 0.25 unless it says
+    otherwise; 0 switches it off."""
+    said = os.environ.get("FOREBAY_BLOCKED_AFTER", "")
+    try:
+        threshold = float(said or 0.25)
+        return BlockedLoopReporter(threshold) if threshold else None
+    except ValueError:
+        log.error("FOREBAY_BLOCKED_AFTER must be 0, or seconds from 0.01 on", found=said)
+        return BlockedLoopReporter()
 
 
 async def _unless(event: Event, coro: Coroutine[Any, Any, T]) -> T | None:

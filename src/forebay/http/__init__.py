@@ -1,6 +1,6 @@
 """HTTP: the server, the framework on it, WebSockets, and the hosting of ASGI applications.
 
-``docs/http-server.md`` is the guide. WebSockets of a client are opened by
+``docs/web.md`` and ``docs/http-server.md`` are the guides. WebSockets of a client are opened by
 :func:`forebay.http.websocket_client.connect`. What few programs need is imported when it is first used.
 """
 
@@ -9,40 +9,90 @@ from typing import TYPE_CHECKING, Any
 
 from forebay.http.access_log import AccessLog
 from forebay.http.app import App
+from forebay.http.binding import Body, Cookie, Depends, Form, Header, Path, Query, blocking
 from forebay.http.exchange import Application, Exchange, Receiver
 from forebay.http.files import FileResponse
-from forebay.http.messages import Headers, MutableHeaders, Request, Response
+from forebay.http.form_data import FormData
+from forebay.http.group import Group
+from forebay.http.headers import Headers, MutableHeaders
+from forebay.http.messages import HTTPMiddleware, Next, Request, Response
 from forebay.http.server import HTTPServer, ServerLimits, ServerTimeouts
+from forebay.http.uploads import UploadFile
 from forebay.http.websocket import WebSocket, WebSocketHandler, WebSocketSettings
 from forebay.wire.deflate import DeflateSettings
 
 if TYPE_CHECKING:
     from forebay.http.asgi import ASGIApplication
     from forebay.http.broadcaster import Broadcaster
+    from forebay.http.caching import cached
+    from forebay.http.converters import Converter
+    from forebay.http.event_hub import Events
+    from forebay.http.forms import FormLimits, read_form, request_parts
+    from forebay.http.openapi import OpenAPI
+    from forebay.http.sse import Event, EventStream, last_event_id
+    from forebay.http.static_files import StaticFiles
 
 __all__ = [
     "ASGIApplication",
     "AccessLog",
     "App",
     "Application",
+    "Body",
     "Broadcaster",
+    "Converter",
+    "Cookie",
     "DeflateSettings",
+    "Depends",
+    "Event",
+    "EventStream",
+    "Events",
     "Exchange",
     "FileResponse",
+    "Form",
+    "FormData",
+    "FormLimits",
+    "Group",
+    "HTTPMiddleware",
     "HTTPServer",
+    "Header",
     "Headers",
     "MutableHeaders",
+    "Next",
+    "OpenAPI",
+    "Path",
+    "Query",
     "Receiver",
     "Request",
     "Response",
     "ServerLimits",
     "ServerTimeouts",
+    "StaticFiles",
+    "UploadFile",
     "WebSocket",
     "WebSocketHandler",
     "WebSocketSettings",
+    "blocking",
+    "cached",
+    "last_event_id",
+    "read_form",
+    "request_parts",
 ]
 
-_HOMES = {"ASGIApplication": "forebay.http.asgi", "Broadcaster": "forebay.http.broadcaster"}
+_HOMES = {
+    name: f"forebay.http.{home}"
+    for home, names in {
+        "asgi": ("ASGIApplication",),
+        "broadcaster": ("Broadcaster",),
+        "caching": ("cached",),
+        "converters": ("Converter",),
+        "event_hub": ("Events",),
+        "forms": ("FormLimits", "read_form", "request_parts"),
+        "openapi": ("OpenAPI",),
+        "sse": ("Event", "EventStream", "last_event_id"),
+        "static_files": ("StaticFiles",),
+    }.items()
+    for name in names
+}
 
 
 def __getattr__(name: str) -> Any:

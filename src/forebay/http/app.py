@@ -1,252 +1,382 @@
-"""The web framework: routes, handlers, middleware, and the way of a request through them."""
+"""The web framework: what an application is made of, its life, and the way of a request through it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 import structlog
 
-from forebay.chain import Handler, Middleware, compile_chain
+from forebay.chain import Handler, compile_chain
+from forebay.engine.eager import EagerTasks
 from forebay.engine.tasks import Tasks
-from forebay.errors import HTTPError, ProtocolError
-from forebay.http.binding import Binding, compile_binding, is_coroutine_function, place_of
-from forebay.http.call import Call
+from forebay.errors import ExecutorStopped, HTTPError, ProtocolError
+from forebay.http.background import BackgroundWork
+from forebay.http.binding.app_scope import enter_app_scope
+from forebay.http.call import Call, Releases
 from forebay.http.cancelled import CancelledHandlers
+from forebay.http.compile import compile_route
+from forebay.http.converters import Converter
 from forebay.http.exchange import Exchange
 from forebay.http.files import FileCache, FileResponse
-from forebay.http.messages import Request, Response
+from forebay.http.group import Group, Registration
+from forebay.http.messages import HTTPMiddleware, Request, Response
 from forebay.http.problems import is_expected, problem, problem_of
-from forebay.http.results import Encoder, encoder_for
-from forebay.http.router import Router, parameters
-from forebay.http.websocket_route import check_websocket_handler, websocket_endpoint
-from forebay.http.websocket_settings import WebSocketSettings
+from forebay.http.results import negotiated
+from forebay.http.route import Route, RouteOptions
+from forebay.http.route_table import build_path
+from forebay.http.router import Router
+from forebay.http.threads import BlockingCalls
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from forebay.http.openapi import OpenAPI
+
+    S = TypeVar("S", default=Any)
+else:
+    from typing import TypeVar
+
+    S = TypeVar("S")
 
 __all__ = ["App", "Route"]
 
 log = structlog.get_logger("forebay.http")
 
-F = TypeVar("F", bound=Callable[..., Any])
-HTTPMiddleware = Middleware[Request, Response]
-Lifespan = Callable[["App"], AbstractAsyncContextManager[None]]
+Lifespan = Callable[["App[S]"], AbstractAsyncContextManager[None]]
+ErrorHook = Callable[[BaseException, Exchange], None]
+
+_PLACE = "forebay"  # of what no user's line has registered
 
 
-class Route:
-    """A pattern, its handler, and what was compiled of both. ``chain`` is None without middleware."""
-
-    __slots__ = ("binding", "chain", "encode", "handler", "is_async", "pattern", "place")
-
-    def __init__(self, pattern: str, handler: Callable[..., Any], binding: Binding, encode: Encoder) -> None:
-        self.pattern = pattern
-        self.handler = handler
-        self.is_async = is_coroutine_function(handler)
-        self.binding = binding
-        self.encode = encode
-        self.chain: Handler[Request, Response] | None = None
-        self.place = place_of(handler)
-
-    def __repr__(self) -> str:
-        return f"<Route {self.pattern} {self.place}>"
-
-
-class App:
+class App(Group, Generic[S]):
     """An HTTP application.
 
     :param name: for logs and metrics.
-    :param body_limit: bytes of a request's content that are accepted, 413 beyond it; None: any number. Default 16 MiB.
+    :param state: the application's own, in ``app.state``; a parameter annotated with its class is given it. Default: an
+        empty namespace.
     :param lifespan: ``lifespan(app)`` gives an async context manager, entered before the first request and left after
         the last one.
+    :param middleware: around every request; the first is the outermost.
+    :param body_limit: bytes of a request's content that are accepted, 413 beyond it; None: any number. Default 16 MiB.
+    :param slashes: ``strict``: ``/users`` and ``/users/`` are two paths. ``redirect``: a path that no route takes is
+        answered with 308 to the other one, where a route takes that.
+    :param converters: of path parameters, besides the built-in ones.
+    :param threads: how many functions marked ``blocking`` run at once, at least 1.
+    :param threads_queue: how many more of them wait; past that a request is 503.
+    :param openapi: serve the OpenAPI document of its routes, and a page to read it and to try them. Default: neither.
 
     Handlers are bound by their signature (:mod:`forebay.http.binding`). Plain functions run on the loop, so they must
-    not block; coroutine functions get a Task each, which is cancelled when the client leaves. What a handler returns
-    becomes the answer (:mod:`forebay.http.results`); what it raises becomes ``application/problem+json``.
+    not block, unless they are marked ``blocking``; coroutine functions are cancelled when the client leaves. What a
+    handler returns becomes the answer (:mod:`forebay.http.results`); what it raises becomes
+    ``application/problem+json``.
 
-    Middleware sees every request, those no route takes as well, and every answer that was meant: an ``HTTPError`` has
-    become a response by then. Any other exception passes through it, and ends as a 500. The first one registered is the
-    outermost. ``state`` is free for the application's own use.
+    Middleware of the application sees every request, those no route takes as well, and every answer that was meant: an
+    ``HTTPError`` has become a response by then. Any other exception passes through it, and ends as a 500.
 
     HEAD is answered by GET routes, OPTIONS by itself, with ``Allow``.
+
+    ``overrides`` puts other functions in the place of dependencies, for tests; it is read when the application starts.
+    It may be started again after it was shut down.
     """
 
     def __init__(
-        self, name: str = "app", *, body_limit: int | None = 16 * 1024 * 1024, lifespan: Lifespan | None = None
+        self,
+        name: str = "app",
+        *,
+        state: S | None = None,
+        lifespan: Lifespan[S] | None = None,
+        middleware: Sequence[HTTPMiddleware] = (),
+        body_limit: int | None = 16 * 1024 * 1024,
+        slashes: Literal["strict", "redirect"] = "strict",
+        converters: Mapping[str, Converter] | None = None,
+        threads: int = 32,
+        threads_queue: int = 1000,
+        openapi: OpenAPI | None = None,
     ) -> None:
+        super().__init__("", middleware=middleware)
+        if slashes not in ("strict", "redirect"):
+            raise ValueError(f"App: slashes {slashes!r}: must be 'strict' or 'redirect'")
         self.name = name
         self.body_limit = body_limit
-        self.state = SimpleNamespace()
+        self.state: S = cast("S", SimpleNamespace() if state is None else state)
+        self.slashes = slashes
+        self.overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self.scoped: dict[Callable[..., Any], Any] = {}
+        self.on_error: ErrorHook | None = None
+        self.cancelled = CancelledHandlers(name)
+        self.eager = EagerTasks()
+        self.releases = Releases()
+        self.files = FileCache()
+        self.background = BackgroundWork(name)
         self._lifespan = lifespan
         self._stack: AsyncExitStack | None = None
-        self._router: Router[Route] = Router()
+        self._router: Router[Route] = Router(converters)
         self._routes: list[Route] = []
-        self._middleware: list[HTTPMiddleware] = []
+        self._names: dict[str, list[Route]] = {}
+        self._mounts: list[Any] = []
+        self._threads = BlockingCalls(f"{name}-blocking", threads, threads_queue)
         self._frozen = False
-        self.cancelled = CancelledHandlers(name)
-        self._tasks = Tasks()  # of WebSockets
-        self.files = FileCache()
-        missing, _ = compile_binding(self._missing, "", {})
-        self._no_route = Route("", self._missing, missing, encoder_for(Response))
+        self._compiled_with: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self.socket_tasks = Tasks()
+        self._missing_of: dict[Group, Route] = {}
+        self.no_route = self._missing_route(self)
+        self.openapi = openapi
+        if openapi is not None:
+            from forebay.http.openapi import install
+
+            install(self, openapi)
 
     def __repr__(self) -> str:
-        return f"<App {self.name} routes={len(self._routes)} middleware={len(self._middleware)}>"
+        return f"<App {self.name} routes={len(self._routes)} middleware={len(self.layers)}>"
 
     # -- registration
 
-    def route(self, pattern: str, methods: Sequence[str] = ("GET",)) -> Callable[[F], F]:
-        """Register a handler for ``methods`` of the paths that ``pattern`` matches (:mod:`forebay.http.router`).
+    def root(self) -> App[Any]:
+        """Itself: an application is part of no group."""
+        return self
 
-        :raises ValueError: the pattern is not well-formed, or is taken already; names both places.
-        :raises TypeError: the handler's signature does not fit the pattern, or has something nothing provides.
+    @property
+    def state_class(self) -> type | None:
+        """The class of ``state``; None for the default, which is nobody's own."""
+        kind = type(self.state)
+        return None if kind in (SimpleNamespace, dict) else kind
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """All routes, in the order in which they were registered."""
+        return tuple(self._routes)
+
+    @property
+    def router(self) -> Router[Route]:
+        """What finds the route of a request."""
+        return self._router
+
+    def add_route(self, registration: Registration) -> None:
+        """Compile what was registered in a group of this application. Called by groups."""
+        self.check_open()
+        prefix = registration.group.full_prefix()
+        pattern = prefix + registration.pattern if registration.pattern not in ("", "/") or not prefix else prefix
+        if registration.pattern == "/" and prefix:
+            pattern = prefix + "/"
+        route = Route(
+            self,
+            registration.group,
+            pattern,
+            registration.methods,
+            registration.handler,
+            registration.options,
+            host=registration.group.full_host(),
+            place=registration.place,
+            kind=registration.kind,
+        )
+        route.settings = registration.settings
+        compile_route(route, self._router.converters)
+        explicit = registration.options.name
+        if explicit is not None:
+            for other in self._names.get(explicit, ()):
+                if other.options.name is not None:
+                    raise ValueError(f"name {explicit!r} of {route.where} is taken already, by {other.where}")
+        for path in (pattern, f"{pattern}/", f"{pattern}/{{mounted:path}}") if route.kind == "mount" else (pattern,):
+            for method in route.methods:
+                taken = self._router.add(method, path, route, route.host)
+                if taken is not None:
+                    by = f"{taken.pattern} of {taken.where}"
+                    raise ValueError(f"{method} {path} of {route.where} is taken already, by {by}")
+        self._names.setdefault(route.name, []).append(route)
+        self._routes.append(route)
+        if route.kind == "mount" and hasattr(route.handler, "startup") and route.handler not in self._mounts:
+            self._mounts.append(route.handler)
+
+    def mounted_apps(self) -> Iterator[App[Any]]:
+        """The applications that are mounted in this one, and in those."""
+        for one in self._mounts:
+            if isinstance(one, App):
+                yield one
+                yield from one.mounted_apps()
+
+    def url_for(self, name: str, /, **params: Any) -> str:
+        """The path of the route called ``name``, by its option or its handler's own name, percent-encoded.
+
+        :param params: its path parameters, as the converters give them.
+        :raises ValueError: there is no such route, more than one, or a parameter is missing, unknown or does not fit.
         """
+        found = self._names.get(name, [])
+        named = [route for route in found if route.options.name == name] or found
+        if not named:
+            raise ValueError(f"no route is called {name!r}; there are {', '.join(sorted(self._names)) or 'none'}")
+        if len({route.pattern for route in named}) > 1:
+            raise ValueError(
+                f"{name!r} is the name of {len(named)} routes: {', '.join(map(repr, named))}; give them names"
+            )
+        return build_path(named[0].pattern, params, self._router.converters)
 
-        def register(handler: F) -> F:
-            self._check_open()
-            binding, result = compile_binding(handler, pattern, parameters(pattern))
-            route = Route(pattern, handler, binding, encoder_for(result))
-            for method in methods:
-                self._add(method.upper(), route)
-            self._routes.append(route)
-            return handler
-
-        return register
-
-    def _add(self, method: str, route: Route) -> None:
-        taken = self._router.add(method, route.pattern, route)
-        if taken is not None:
-            place = f"{taken.pattern} at {taken.place}"
-            raise ValueError(f"{method} {route.pattern} at {route.place} is taken already, by {place}")
-
-    def get(self, pattern: str) -> Callable[[F], F]:
-        """Register a handler for GET, and thereby for HEAD."""
-        return self.route(pattern, ("GET",))
-
-    def post(self, pattern: str) -> Callable[[F], F]:
-        """Register a handler for POST."""
-        return self.route(pattern, ("POST",))
-
-    def put(self, pattern: str) -> Callable[[F], F]:
-        """Register a handler for PUT."""
-        return self.route(pattern, ("PUT",))
-
-    def patch(self, pattern: str) -> Callable[[F], F]:
-        """Register a handler for PATCH."""
-        return self.route(pattern, ("PATCH",))
-
-    def delete(self, pattern: str) -> Callable[[F], F]:
-        """Register a handler for DELETE."""
-        return self.route(pattern, ("DELETE",))
-
-    def head(self, pattern: str) -> Callable[[F], F]:
-        """Register a handler for HEAD, instead of the one for GET."""
-        return self.route(pattern, ("HEAD",))
-
-    def options(self, pattern: str) -> Callable[[F], F]:
-        """Register a handler for OPTIONS, instead of the automatic answer."""
-        return self.route(pattern, ("OPTIONS",))
-
-    def websocket(self, pattern: str, settings: WebSocketSettings | None = None) -> Callable[[F], F]:
-        """Register a handler for WebSockets: ``async def handler(ws, ...)``, with the pattern's parameters by name.
-
-        Its return closes the WebSocket, with 1000; what it raises is logged, and closes it with 1011. Middleware sees
-        the handshake as a GET request: answered with 101, or with what middleware answers instead.
-
-        :param settings: what such a WebSocket may do, from which pages, and how long it waits.
-        :raises ValueError: as for :meth:`route`.
-        :raises TypeError: the handler is no coroutine function, or does not take the pattern's parameters.
-        """
-
-        def register(handler: F) -> F:
-            self._check_open()
-            route = Route(pattern, handler, self._no_route.binding, encoder_for(Response))
-            check_websocket_handler(handler, pattern, parameters(pattern), route.place)
-            route.handler = websocket_endpoint(handler, settings or WebSocketSettings(), self._tasks)
-            route.is_async = True
-            self._add("GET", route)
-            self._routes.append(route)
-            return handler
-
-        return register
-
-    def middleware(self, layer: HTTPMiddleware) -> HTTPMiddleware:
-        """Register a middleware: ``async def layer(request, call_next)``."""
-        self._check_open()
-        self._middleware.append(layer)
-        return layer
-
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """:raises RuntimeError: it is too late to register anything."""
         if self._frozen:
             raise RuntimeError(f"{self!r} serves already: routes and middleware are registered before")
 
-    def _freeze(self) -> None:
+    def freeze(self) -> None:
+        """Compile what depends on all that was registered. Called before the first request."""
+        if self._frozen:
+            return
+        if self.overrides != self._compiled_with:
+            overrides, self._compiled_with = dict(self.overrides), {}
+            for route in self._routes:
+                compile_route(route, self._router.converters)
+            self._compiled_with = overrides
         self._frozen = True
-        if self._middleware:
-            for route in (*self._routes, self._no_route):
-                route.chain = compile_chain(self._middleware, self._endpoint(route))
+        self._missing_of = {self: self.no_route}
+        for route in (*self._routes, self.no_route):
+            self._finished(route)
+
+    def _finished(self, route: Route) -> Route:
+        """With its middleware around it."""
+        route.layers = (*route.group.all_layers(), *route.options.middleware)
+        route.chain = compile_chain(route.layers, self._endpoint(route)) if route.layers else None
+        route.by_request = route.is_blocking or route.binding.waits or route.answer is not None
+        route.plain = not (route.is_async or route.chain or route.by_request)
+        return route
+
+    def _missing_route(self, group: Group) -> Route:
+        """What answers requests that no route takes, inside the middleware of ``group``."""
+        route = Route(self, group, "", (), self._missing, RouteOptions(), host=None, place=_PLACE)
+        compile_route(route, {})
+        return route
 
     # -- life
 
     async def startup(self) -> None:
         """Enter the lifespan. Called by the server before it listens."""
-        self._freeze()
-        if self._lifespan is not None:
-            async with AsyncExitStack() as stack:
+        self.freeze()
+        self.eager = EagerTasks()  # a loop that was given up may have the task of the last one
+        async with AsyncExitStack() as stack:
+            stack.callback(self._thaw)  # when it fails
+            await self.background.start()
+            stack.push_async_callback(self.background.stop)
+            if any(route.uses_threads for route in self._routes):
+                await self._threads.start()
+                stack.push_async_callback(self._threads.stop)
+            if self._lifespan is not None:
                 await stack.enter_async_context(self._lifespan(self))
-                self._stack = stack.pop_all()
+            self.scoped = await enter_app_scope(self, [route.binding for route in self._routes], stack)
+            for mounted in self._mounts:
+                await mounted.startup()
+                stack.push_async_callback(mounted.shutdown)
+            self._stack = stack.pop_all()
+
+    def _thaw(self) -> None:
+        self._frozen = False
+        self.scoped = {}
+
+    async def drain(self) -> None:
+        """Finish the work that was left for after responses. Called by the server when all are sent."""
+        await self.background.drain()
 
     async def shutdown(self) -> None:
         """Wait for handlers that were cancelled, then leave the lifespan. Called by the server when it stops."""
-        await self._tasks.cancel()
+        await self.socket_tasks.cancel()
         await self.cancelled.join()
+        await self.releases.join(self.name)
+        await self.eager.close()
         self.files.close()
         stack, self._stack = self._stack, None
         if stack is not None:
             await stack.aclose()
+
+    async def __call__(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[Any], Awaitable[None]],
+    ) -> None:
+        """The application as an ASGI 3 application, for other servers."""
+        from forebay.http.asgi_app import serve_asgi
+
+        await serve_asgi(self, scope, receive, send)
+
+    def openapi_document(self) -> dict[str, Any]:
+        """The OpenAPI 3.1 document of its routes.
+
+        :raises RuntimeError: it has no ``openapi`` settings, which name the application and its version.
+        """
+        if self.openapi is None:
+            raise RuntimeError(f"{self!r} has no OpenAPI settings: App(openapi=OpenAPI(title=..., version=...))")
+        from forebay.http.openapi import build_document
+
+        return build_document(self, self.openapi)
+
+    async def run_blocking(self, function: Callable[..., Any], /, **arguments: Any) -> Any:
+        """Call ``function`` in one of the application's threads.
+
+        :raises Overloaded: too many of them wait already.
+        """
+        return await self._threads.run(function, arguments)
 
     # -- a request
 
     def on_request(self, exchange: Exchange) -> None:
         """Answer one request. Called by the server."""
         if not self._frozen:
-            self._freeze()
+            self.freeze()
         try:
-            found = self._router.find(exchange.method, exchange.raw_path)
+            found = self._router.find(exchange.method, exchange.raw_path, exchange.host)
+            if found is None:
+                route, path = self._route_of_missing(exchange.method, exchange.raw_path, exchange.host), None
+            else:
+                route, path = found
         except ProtocolError as error:
             exchange.respond(*problem_of(error))
             return
-        route, path_params = found if found is not None else (self._no_route, None)
         binding = route.binding
-        if route.is_async or route.chain is not None or (binding.wants_body and not exchange.body_complete):
-            Call(self, route, exchange, path_params).begin()
+        if route.timeout is not None:
+            exchange.expire_in(route.timeout)
+        if not route.plain or (binding.wants_body and not exchange.body_complete):
+            Call(self, route, exchange, path).begin()
             return
-        request = Request(exchange, path_params, route=route.pattern) if binding.wants_request else None
+        request = None
+        if binding.wants_request:
+            request = Request(exchange, path, route=route.pattern, app=self)
         try:
-            if binding.trivial and path_params is None:
-                answer = route.encode(route.handler())
+            if binding.trivial:
+                result = route.handler(**path) if path is not None else route.handler()
             else:
                 body = exchange.take_body() if binding.wants_body else b""
-                answer = route.encode(route.handler(**binding.bind(exchange, path_params, body, request)))
+                result = route.handler(**binding.bind(exchange, path, body, request, self))
+            answer = route.encode(result)
+            if exchange.fields.msgpack:
+                answer = negotiated(exchange, result, answer)
         except Exception as error:
             answer = self.answer_of(error, exchange, route)
         if isinstance(answer, Response):
-            if answer.stream is not None:
-                Call(self, route, exchange, path_params).begin(answer)
+            if answer.stream is not None or (request is not None and request.after_response):
+                Call(self, route, exchange, path).begin(answer, request)
                 return
             if isinstance(answer, FileResponse):
                 self.send_file(answer, exchange, route)
                 return
             answer = self.encode_response(answer, exchange, route)
         exchange.respond(*answer)
+        if request is not None and request.after_response:
+            self.work_after(request)
 
     def answer_of(self, error: Exception, exchange: Exchange, route: Route) -> tuple[int, bytes, bytes]:
         """The answer ``error`` leaves as; logged when an operator must know of it."""
         if not is_expected(error):
-            log.error("handler failed", app=self.name, method=exchange.method, route=route.pattern, exc_info=error)
+            self.report(error, exchange, route)
         try:
             return problem_of(error)
         except ValueError as unfit:  # its own words or headers cannot be sent
             log.error("error cannot be sent", app=self.name, route=route.pattern, exc_info=unfit)
             return problem(500)
+
+    def report(self, error: BaseException, exchange: Exchange, route: Route) -> None:
+        """A handler has failed."""
+        if self.on_error is not None:
+            self.on_error(error, exchange)
+        log.error("handler failed", app=self.name, method=exchange.method, route=route.pattern, exc_info=error)
 
     def encode_response(self, response: Response, exchange: Exchange, route: Route) -> tuple[int, bytes, bytes]:
         """A response as it is sent; one that cannot be sent, because of its headers, is a 500."""
@@ -264,26 +394,84 @@ class App:
                 raise
             exchange.respond(*self.answer_of(error, exchange, route))
 
+    def work_after(self, request: Request) -> None:
+        """Begin the work that was left for after the response."""
+        work, request.after_response = request.after_response, None
+        for submit in work or ():
+            with suppress(ExecutorStopped):  # it was logged, and counted
+                submit()
+
+    def _route_of_missing(self, method: str, raw_path: bytes, host: bytes) -> Route:
+        """What answers a request that no route takes: inside the middleware of the group whose path it is, so that
+        a group's CORS answers preflights."""
+        for other in self._router.allowed(raw_path, host) if raw_path != b"*" else ():
+            found = self._router.find(other, raw_path, host)
+            if found is not None:
+                group = found[0].group
+                if group not in self._missing_of:
+                    self._missing_of[group] = self._finished(self._missing_route(group))
+                return self._missing_of[group]
+        return self.no_route
+
     def _missing(self, request: Request) -> Response:
-        """What no route takes: 404, 405, or the automatic OPTIONS."""
-        if request.raw_path == b"*":
+        """What no route takes: 404, 405, the automatic OPTIONS, or the path with or without its last slash."""
+        raw_path, host = request.routed_path, request.exchange.host
+        if raw_path == b"*":
             return Response(status=204)
-        allowed = ", ".join(self._router.allowed(request.raw_path))
+        allowed = ", ".join(self._router.allowed(raw_path, host))
+        if allowed and request.method == "OPTIONS":
+            return Response(status=204, headers={"allow": allowed})
+        if self.slashes == "redirect":
+            other = self._router.other_slash(request.method, raw_path, host)
+            if other is not None:
+                query = request.exchange.query
+                location = request.base_path + (other + (b"?" + query if query else b"")).decode("latin-1")
+                if location[1:2] in ("/", "\\"):  # what other servers let pass; browsers would take it for a host
+                    raise HTTPError(404, "there is nothing at this path")
+                return Response(status=308, headers={"location": location})
         if not allowed:
             raise HTTPError(404, "there is nothing at this path")
-        if request.method == "OPTIONS":
-            return Response(status=204, headers={"allow": allowed})
         raise HTTPError(405, f"{request.method} is not one of {allowed}", headers=[("allow", allowed)])
+
+    async def invoke(self, route: Route, request: Request) -> Any:
+        """Call the handler. What its dependencies hold is left to ``request``, or closed at once when it fails."""
+        binding = route.binding
+        if route.answer is not None:
+            return await route.answer(route, request)
+        if not binding.waits:
+            body = await request.body() if binding.wants_body else b""
+            path = request.path_params or None
+            return await self._call(route, binding.bind(request.exchange, path, body, request, self))
+        stack = AsyncExitStack()
+        try:
+            result = await self._call(route, await binding.resolve(request, stack))
+        except BaseException as error:
+            request.closing = True
+            try:
+                await stack.__aexit__(type(error), error, error.__traceback__)
+            finally:
+                request.closing = False
+            raise
+        request.release(stack)
+        return result
+
+    async def _call(self, route: Route, arguments: dict[str, Any]) -> Any:
+        if route.is_async:
+            return await route.handler(**arguments)
+        if route.is_blocking:
+            return await self._threads.run(route.handler, arguments)
+        return route.handler(**arguments)
 
     def _endpoint(self, route: Route) -> Handler[Request, Response]:
         """The handler as the middleware around it calls it: from request to response."""
-        binding = route.binding
 
         async def endpoint(request: Request) -> Response:
+            exchange = request.exchange
             try:
-                body = await request.body() if binding.wants_body else b""
-                result = route.handler(**binding.bind(request.exchange, request.path_params, body, request))
-                answer = route.encode(await result if route.is_async else result)
+                result = await self.invoke(route, request)
+                answer = route.encode(result)
+                if exchange.fields.msgpack:
+                    answer = negotiated(exchange, result, answer)
             except Exception as error:
                 if not is_expected(error):
                     raise
@@ -291,3 +479,15 @@ class App:
             return answer if isinstance(answer, Response) else Response.encoded(*answer)
 
         return endpoint
+
+    async def respond_mounted(self, request: Request, raw_path: bytes) -> Response:
+        """Answer a request as a part of another application. ``raw_path`` is what is left behind the mount's prefix."""
+        request.enter(self)
+        method, host = request.method, request.exchange.host
+        found = self._router.find(method, raw_path, host)
+        route, path = found if found is not None else (self._route_of_missing(method, raw_path, host), None)
+        request.path_params = path if path is not None else {}
+        request.route = request.route.removesuffix("/") + route.pattern
+        if route.timeout is not None:
+            request.exchange.expire_in(route.timeout)
+        return await (route.chain or self._endpoint(route))(request)

@@ -33,6 +33,9 @@ class Receiver:
         """The time given to :meth:`Exchange.expire_in` is over. It may still be answered now, but not later: what is
         not answered then is 504, or cut where an answer was begun, and ``on_disconnect`` follows."""
 
+    def on_drain(self) -> None:
+        """The server drains: an answer under way that has no end of its own should come to one."""
+
     def on_disconnect(self, reason: CloseReason) -> None:
         """Nothing can be answered any more: the client is gone, or broke the body's framing, or the server stops, or
         the deadline has passed (``CloseReason.TIMEOUT``)."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from forebay.engine.connection import CloseReason
-from forebay.engine.loop import Cancelled, sleep
-from forebay.engine.tasks import Gate, Task, start_task
+from forebay.engine.loop import Cancelled, sleep, timeout
+from forebay.engine.tasks import Gate, Task
 from forebay.errors import ConnectionClosed
+from forebay.http.cancelled import LAST_PATIENCE
 from forebay.http.exchange import Exchange, Receiver
 from forebay.http.files import FileResponse
 from forebay.http.messages import BodySource, Request, Response
 from forebay.http.problems import problem
+from forebay.http.results import negotiated
 
 if TYPE_CHECKING:
     from forebay.http.app import App, Route
 
-__all__ = ["Call"]
+__all__ = ["Call", "Releases"]
 
 log = structlog.get_logger("forebay.http")
 
@@ -33,10 +37,13 @@ class Call(Receiver, BodySource):
         "_app",
         "_ended",
         "_exchange",
+        "_failure",
         "_gone",
         "_path_params",
         "_pieces",
         "_readable",
+        "_request",
+        "_response",
         "_route",
         "_size",
         "_task",
@@ -44,7 +51,7 @@ class Call(Receiver, BodySource):
         "_writable",
     )
 
-    def __init__(self, app: App, route: Route, exchange: Exchange, path_params: dict[str, Any] | None) -> None:
+    def __init__(self, app: App[Any], route: Route, exchange: Exchange, path_params: dict[str, Any] | None) -> None:
         self._app = app
         self._route = route
         self._exchange = exchange
@@ -57,20 +64,25 @@ class Call(Receiver, BodySource):
         self._writable: Gate | None = None
         self._task: Task[None] | None = None
         self._waits_for_content = False
+        self._response: Response | None = None  # which is being streamed
+        self._request: Request | None = None
+        self._failure: Exception | None = None  # of what came behind the handler, with its dependencies still open
 
-    def begin(self, response: Response | None = None) -> None:
-        """Start the Task: run the handler, or only stream ``response``."""
+    def begin(self, response: Response | None = None, request: Request | None = None) -> None:
+        """Run the handler, in a Task if it has to wait; or only stream ``response``, which was made of ``request``."""
         exchange = self._exchange
+        self._request = request
         if not exchange.has_body:
             self._ended = True
-        self._task = task = start_task(self._run(response))
-        if not task.done() and self._readable is None:
+        self._task = task = self._app.eager.start(self._run(response))
+        if task is not None and not task.done() and self._readable is None:
             exchange.attach(self, content=False)  # it comes when the handler asks for it
 
     # -- the Task
 
     async def _run(self, response: Response | None) -> None:
         """Answer, whatever happens on the way: a request without an answer would hold its client for ever."""
+        failure = None
         try:
             if response is None:
                 answer = await self._answer()
@@ -84,8 +96,17 @@ class Call(Receiver, BodySource):
                 await self._stream(response)
         except BaseException as error:
             self._rescue(error)
-            if isinstance(error, Cancelled | KeyboardInterrupt | SystemExit):
-                raise
+            failure = error
+        request = self._request
+        if request is not None and (request.resources or request.after_response):
+            failed, self._failure = failure or self._failure, None
+            await self._app.releases.release(self._app, request, failed)
+            del failed
+        if isinstance(failure, Cancelled | KeyboardInterrupt | SystemExit):
+            try:
+                raise failure
+            finally:
+                del failure  # its traceback refers to us
 
     async def _answer(self) -> Any:
         """What the handler and its middleware make of the request: an answer, or a response to stream, or a file."""
@@ -93,23 +114,37 @@ class Call(Receiver, BodySource):
         binding = route.binding
         try:
             if route.chain is not None:
-                request = Request(exchange, self._path_params, route=route.pattern, source=self)
+                self._request = request = self._made_request()
                 answer: Any = await route.chain(request)
                 if not isinstance(answer, Response):
                     raise TypeError(f"middleware returned {type(answer).__name__}, not a Response")
             else:
-                body = await self._whole() if binding.wants_body else b""
-                wanted = binding.wants_request
-                own = Request(exchange, self._path_params, route=route.pattern, source=self) if wanted else None
-                result = route.handler(**binding.bind(exchange, self._path_params, body, own))
-                answer = route.encode(await result if route.is_async else result)
+                if route.by_request:
+                    self._request = request = self._made_request()
+                    result = await app.invoke(route, request)
+                else:
+                    body = await self._whole() if binding.wants_body else b""
+                    if binding.wants_request:
+                        self._request = self._made_request()
+                    arguments = binding.bind(exchange, self._path_params, body, self._request, app)
+                    result = route.handler(**arguments)
+                    if route.is_async:
+                        result = await result
+                answer = route.encode(result)
+                if exchange.fields.msgpack:
+                    answer = negotiated(exchange, result, answer)
         except Exception as error:
             if self._gone is not None:
                 raise
+            if self._request is not None and self._request.resources:
+                self._failure = error
             answer = app.answer_of(error, exchange, route)
         if isinstance(answer, Response) and answer.stream is None and not isinstance(answer, FileResponse):
             return app.encode_response(answer, exchange, route)
         return answer
+
+    def _made_request(self) -> Request:
+        return Request(self._exchange, self._path_params, route=self._route.pattern, source=self, app=self._app)
 
     async def _stream(self, response: Response) -> None:
         """Send a response piece by piece, at the pace of the client."""
@@ -121,6 +156,9 @@ class Call(Receiver, BodySource):
             if exchange.finished:
                 return
             length = response.headers.pop("content-length", None)
+            self._response = response
+            if exchange.link.last:
+                response.drain()
             exchange.start(response.status, response.headers.encode(), None if length is None else int(length))
             if exchange.method != "HEAD":
                 exchange.flush()  # the first piece may take its time
@@ -148,7 +186,7 @@ class Call(Receiver, BodySource):
         if isinstance(error, Cancelled):
             log.warning("handler was cancelled", app=app.name, method=exchange.method, route=route.pattern)
         else:
-            log.error("handler failed", app=app.name, method=exchange.method, route=route.pattern, exc_info=error)
+            app.report(error, exchange, route)
         if exchange.finished:
             return
         if exchange.started:
@@ -219,13 +257,72 @@ class Call(Receiver, BodySource):
         if self._writable is not None:
             self._writable.open()
 
+    def on_drain(self) -> None:
+        if self._response is not None:
+            self._response.drain()
+
     def on_disconnect(self, reason: CloseReason) -> None:
+        if self._gone is not None:
+            return  # the deadline was over, and what was cut then is gone now: it is told once
         self._gone = reason
         for gate in (self._readable, self._writable):
             if gate is not None:
                 gate.open()
         task = self._task
         if task is not None and not task.done():
-            if not self._waits_for_content:  # else it is told by ConnectionClosed
+            closes = self._request is not None and self._request.closing  # a rollback must not stop halfway
+            if not self._waits_for_content and not closes:  # the former is told by ConnectionClosed
                 task.cancel()
             self._app.cancelled.add(task, self._exchange.method, self._route.pattern)
+
+
+class Releases:
+    """What is done when the response was sent: dependencies are closed, and the work that was left for then begins."""
+
+    __slots__ = ("_none", "_open")
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._none: Gate | None = None
+
+    async def release(self, app: App[Any], request: Request, failure: BaseException | None) -> None:
+        """Close what ``request`` holds, with what has made its answer fail, and begin the work that was left for then.
+        Errors of that are reported."""
+        stacks, request.resources = request.resources, None
+        await self.close(app, request.exchange, stacks or (), failure)
+        if request.after_response:
+            app.work_after(request)
+
+    async def close(
+        self, app: App[Any], exchange: Exchange, stacks: Sequence[AsyncExitStack], failure: BaseException | None
+    ) -> None:
+        """Close ``stacks``, the last one first, with what has failed. Errors of that are reported."""
+        self._open += 1
+        try:
+            for stack in reversed(stacks):
+                try:
+                    await stack.__aexit__(*_of(failure))
+                except BaseException as error:
+                    if error is not failure:
+                        app.report(error, exchange, app.no_route)
+                    if isinstance(error, Cancelled):
+                        failure = failure or error
+        finally:
+            self._open -= 1
+            if not self._open and self._none is not None:
+                self._none.open()
+
+    async def join(self, name: str) -> None:
+        """Return when everything is closed. What takes longer than some seconds is left alone, and reported."""
+        if not self._open:
+            return
+        self._none = Gate()
+        try:
+            async with timeout(LAST_PATIENCE):
+                await self._none.wait()
+        except TimeoutError:
+            log.error("dependencies still closing", app=name, requests=self._open, seconds=LAST_PATIENCE)
+
+
+def _of(error: BaseException | None) -> tuple[Any, Any, Any]:
+    return (None, None, None) if error is None else (type(error), error, error.__traceback__)

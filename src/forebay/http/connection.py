@@ -118,7 +118,9 @@ class HTTPConnection(ConnectionHandler):
 
     def on_drain(self, conn: Connection) -> None:
         self.last = True
-        if self.current is None and not self._queue and not self._reader.in_message and not self._closing:
+        if self.current is not None:
+            self.current.drained()
+        elif not (self._queue or self._reader.in_message or self._closing):
             self._closing = True
             conn.close(CloseReason.DRAIN)
 
@@ -138,8 +140,7 @@ class HTTPConnection(ConnectionHandler):
             exchange.disconnected(reason)
 
     def on_timeout(self, conn: Connection) -> None:
-        """The deadline armed last has come. On the hot path deadlines are neither armed nor disarmed, so look what we
-        wait for, and since when; there is always one armed while we wait for the client."""
+        """The deadline armed last has come: look what we wait for, and since when. There is one while we wait."""
         timeouts = self.server.timeouts
         exchange = self.current
         if exchange is not None and now() >= exchange.deadline:
@@ -491,10 +492,9 @@ class HTTPConnection(ConnectionHandler):
     def _say_goodbye(self) -> None:
         """Send what is left and close. Where the client may still be sending, wait for it to read our answer first:
         closing at once would reset the connection, and the answer with it (RFC 9112 section 9.6)."""
-        conn = self.conn
         self.flush()
         self._queue = None
         lingers = self._lingers or self._receiving is not None or self._refusal is not None
         self._receiving = None
-        linger = self.server.timeouts.linger if lingers else 0.0
-        conn.close(CloseReason.DRAIN if self.last else CloseReason.APP, linger=linger)
+        reason = CloseReason.DRAIN if self.last else CloseReason.APP
+        self.conn.close(reason, linger=self.server.timeouts.linger if lingers else 0.0)

@@ -136,6 +136,11 @@ class Exchange(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C, and
         return self.link.scheme
 
     @property
+    def root_path(self) -> str:
+        """Where the application is mounted, for links to itself: ``raw_path`` begins behind it. Empty on our server."""
+        return ""
+
+    @property
     def has_body(self) -> bool:
         """Whether content follows the head."""
         return self.content is not None
@@ -464,6 +469,10 @@ class Exchange(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C, and
         else:
             self.respond(*problem(504))
         receiver.on_disconnect(CloseReason.TIMEOUT)
+
+    def drained(self) -> None:
+        """The server drains, and this is the last answer on its connection."""
+        self._receiver.on_drain()
 
     def awaits_chunk(self) -> bool:
         """Whether the client waits for the beginning of the next chunk."""

@@ -23,7 +23,8 @@ from forebay.engine.open_file import OpenFile, identity_of
 from forebay.engine.tasks import Gate, Tasks
 from forebay.http.conditions import NOT_MODIFIED, precondition, range_holds, select
 from forebay.http.exchange import Exchange, Receiver
-from forebay.http.messages import BINARY, MutableHeaders, Response
+from forebay.http.headers import MutableHeaders
+from forebay.http.messages import BINARY, Response
 from forebay.http.problems import problem
 from forebay.http.ranges import Multipart, content_range, read_ranges
 from forebay.wire.http1 import encode_headers

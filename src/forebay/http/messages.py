@@ -2,116 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, MutableMapping
-from typing import Any, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, MutableMapping
+from contextlib import AsyncExitStack
+from contextvars import copy_context
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
+from forebay.chain import Handler, Middleware
 from forebay.errors import HTTPError
-from forebay.http.encoding import check_json, decode_json, parse_query
+from forebay.http.cookies import Cookies, parse_cookies, set_cookie_value
+from forebay.http.encoding import check_json, decode_json, encode_json, parse_query
 from forebay.http.exchange import Exchange
-from forebay.wire.http1 import HeaderPairs, encode_headers
+from forebay.http.headers import Headers, MutableHeaders
+from forebay.wire.http1 import encode_headers
 
-__all__ = ["BodySource", "Headers", "MutableHeaders", "Request", "Response"]
+if TYPE_CHECKING:
+    from forebay.http.app import App
+
+__all__ = ["BodySource", "HTTPMiddleware", "Next", "Request", "Response"]
 
 T = TypeVar("T")
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 BINARY = "application/octet-stream"
-
-_SERVERS = frozenset(("content-length", "transfer-encoding", "connection", "date", "server"))
-"""Headers the server sets: what frames a message needs one owner, or two could disagree (RFC 9112 section 6.3)."""
-
-_encode_json = msgspec.json.Encoder().encode
-
-
-class Headers(Mapping[str, str]):
-    """A request's headers: names in any case, values as latin-1 text. Looked up in what the parser left, on demand."""
-
-    __slots__ = ("_pairs",)
-
-    def __init__(self, pairs: HeaderPairs) -> None:
-        self._pairs = pairs
-
-    def __getitem__(self, name: str) -> str:
-        """The first value of ``name``."""
-        key = name.lower().encode("latin-1", "replace")
-        for other, value in self._pairs:
-            if len(other) == len(key) and other.lower() == key:
-                return value.strip(b" \t").decode("latin-1")
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name.decode("latin-1").lower() for name, _ in self._pairs))
-
-    def __len__(self) -> int:
-        return len({name.lower() for name, _ in self._pairs})
-
-    def __repr__(self) -> str:
-        return f"<Headers {', '.join(self)}>"  # values may be secrets
-
-    def get_all(self, name: str) -> list[str]:
-        """Every value of ``name``, in order; empty without one."""
-        key = name.lower().encode("latin-1", "replace")
-        return [value.strip(b" \t").decode("latin-1") for other, value in self._pairs if other.lower() == key]
-
-
-class MutableHeaders(MutableMapping[str, str]):
-    """A response's headers. Assigning replaces every value of a name; :meth:`add` adds one."""
-
-    __slots__ = ("_pairs",)
-
-    def __init__(self, pairs: Mapping[str, str] | None = None) -> None:
-        self._pairs = list(pairs.items()) if pairs else []
-
-    def __getitem__(self, name: str) -> str:
-        """The first value of ``name``, in any case."""
-        key = name.lower()
-        for other, value in self._pairs:
-            if other.lower() == key:
-                return value
-        raise KeyError(name)
-
-    def __setitem__(self, name: str, value: str) -> None:
-        self._remove(name)
-        self._pairs.append((name, value))
-
-    def __delitem__(self, name: str) -> None:
-        if not self._remove(name):
-            raise KeyError(name)
-
-    def _remove(self, name: str) -> bool:
-        key = name.lower()
-        kept = [pair for pair in self._pairs if pair[0].lower() != key]
-        found = len(kept) != len(self._pairs)
-        self._pairs = kept
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name.lower() for name, _ in self._pairs))
-
-    def __bool__(self) -> bool:
-        return bool(self._pairs)  # without counting their names
-
-    def __len__(self) -> int:
-        return len({name.lower() for name, _ in self._pairs})
-
-    def __repr__(self) -> str:
-        return f"<MutableHeaders {', '.join(self)}>"
-
-    def add(self, name: str, value: str) -> None:
-        """Add a value beside those there are, as ``set-cookie`` needs it."""
-        self._pairs.append((name, value))
-
-    def encode(self, without: frozenset[str] = frozenset()) -> bytes:
-        """The lines as they are sent, without those the server sets.
-
-        :param without: others that are left out; names in lower case.
-        :raises ValueError: a name or value could split the response, or is not latin-1.
-        """
-        left_out = _SERVERS | without if without else _SERVERS
-        return encode_headers([pair for pair in self._pairs if pair[0].lower() not in left_out])
 
 
 class BodySource:
@@ -131,10 +49,19 @@ class Request:
     """One request. Everything is read from the exchange when it is asked for.
 
     ``path_params`` has the values bound in the route's pattern, ``route`` the pattern ("" when no route takes the
-    request), ``state`` is free for middleware to leave things for handlers.
+    request), ``state`` is free for middleware to leave things for handlers. ``identity`` is who sent it, once
+    authentication has found out, else None; ``id`` the request's id, once ``RequestId`` has given it one, else "";
+    ``app`` the application that answers.
+
+    ``client`` is the IP address at the other end of the connection, ``scheme`` is ``http`` or ``https``, ``host`` what
+    the client calls this server, with its port if it says one. Behind proxies these are the proxy's, until
+    ``TrustedProxies`` sets them to what it says of the client.
     """
 
-    __slots__ = ("_body", "_query", "_source", "exchange", "path_params", "route", "state")
+    __slots__ = (
+        "_app", "_body", "_client", "_host", "_query", "_scheme", "_source", "after_response", "closing", "exchange",
+        "id", "identity", "path_params", "resources", "root_path", "route", "state",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -144,8 +71,19 @@ class Request:
         route: str = "",
         source: BodySource | None = None,
         body: bytes | None = None,
+        app: App[Any] | None = None,
     ) -> None:
         self.exchange = exchange
+        self.id = ""
+        self.identity: Any = None
+        self.after_response: list[Callable[[], None]] | None = None
+        self.resources: list[AsyncExitStack] | None = None
+        self.closing = False  # what its handler held, after a failure: not to be interrupted
+        self.root_path = b""
+        self._app = app
+        self._client: str | None = None
+        self._scheme: str | None = None
+        self._host: str | None = None
         self.path_params: dict[str, Any] = path_params if path_params is not None else {}
         self.route = route
         self.state: dict[str, Any] = {}
@@ -184,19 +122,102 @@ class Request:
         return Headers(self.exchange.headers)
 
     @property
+    def cookies(self) -> Cookies:
+        """The cookies, by name, as sent: neither unquoted nor decoded (RFC 6265 section 4.2)."""
+        return parse_cookies(self.exchange.headers)
+
+    @property
     def host(self) -> str:
         """What the client calls this server: host and maybe port."""
-        return self.exchange.host.decode("latin-1")
+        return self._host if self._host is not None else self.exchange.host.decode("latin-1")
+
+    @host.setter
+    def host(self, value: str) -> None:
+        self._host = value
 
     @property
     def scheme(self) -> str:
         """``http`` or ``https``."""
-        return self.exchange.scheme
+        return self._scheme or self.exchange.scheme
+
+    @scheme.setter
+    def scheme(self, value: str) -> None:
+        self._scheme = value
 
     @property
     def client(self) -> str:
-        """The IP address at the other end of the connection."""
-        return self.exchange.client
+        """The IP address of the client; ``unix`` for a UNIX socket."""
+        return self._client or self.exchange.client
+
+    @client.setter
+    def client(self, value: str) -> None:
+        self._client = value
+
+    @property
+    def app(self) -> App[Any]:
+        """The application.
+
+        :raises RuntimeError: the request was made by hand, without one.
+        """
+        if self._app is None:
+            raise RuntimeError(f"{self!r} belongs to no application")
+        return self._app
+
+    @property
+    def session(self) -> MutableMapping[str, Any]:
+        """The session of the client.
+
+        :raises RuntimeError: there is none: the ``Sessions`` middleware is not in use here.
+        """
+        try:
+            session: MutableMapping[str, Any] = self.state["session"]
+        except KeyError:
+            raise RuntimeError("request.session needs the Sessions middleware (forebay.http.middleware)") from None
+        return session
+
+    @property
+    def routed_path(self) -> bytes:
+        """The path as received, without ``root_path``, which is where the application is mounted."""
+        return self.exchange.raw_path[len(self.root_path) :] or b"/"
+
+    def enter(self, app: App[Any]) -> None:
+        """From now on it is a request of ``app``, which is mounted at ``root_path``."""
+        self._app = app
+
+    def url_for(self, name: str, /, **params: Any) -> str:
+        """The path of the route called ``name`` (``App.url_for``), behind that of the application."""
+        return self.base_path + self.app.url_for(name, **params)
+
+    @property
+    def base_path(self) -> str:
+        """Where the application is, percent-encoded: what the server was told of it, and where it is mounted."""
+        return quote(self.exchange.root_path) + self.root_path.decode("latin-1")
+
+    def release(self, stack: AsyncExitStack) -> None:
+        """Have ``stack`` closed once the response was sent, or could not be."""
+        if self.resources is None:
+            self.resources = []
+        self.resources.append(stack)
+
+    def note(self, name: str, value: str | int | float | bool | None) -> None:
+        """Add a field of one's own to the access log's record of this request."""
+        notes = self.exchange.notes
+        if notes is None:
+            notes = self.exchange.notes = {}
+        notes[name] = value
+
+    def after(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Call ``function`` once the response was sent, or the client has gone: see :mod:`forebay.http.background`.
+
+        :raises Overloaded: too much of such work waits already; left alone, that is a 503.
+        """
+        background = self.app.background
+        background.reserve()
+        if self.after_response is None:
+            self.after_response = []
+        call = partial(function, *args, **kwargs)
+        submit = partial(background.submit, call, request_id=self.id, context=copy_context(), reserved=True)
+        self.after_response.append(submit)
 
     @property
     def trailers(self) -> Headers:
@@ -291,7 +312,7 @@ class Response:
             self.stream = content
             found = BINARY
         else:
-            self.body = _encode_json(content)
+            self.body = encode_json(content)
             found = JSON
         self.status = status if status is not None else 204 if content is None else 200
         if not 200 <= self.status <= 599:
@@ -308,12 +329,56 @@ class Response:
         response.status = status
         response.body = body
         response.stream = None
-        response.headers = MutableHeaders()
-        for line in lines.splitlines():
-            name, _, value = line.partition(b": ")
-            response.headers.add(name.decode("latin-1"), value.decode("latin-1"))
+        response.headers = MutableHeaders.encoded(lines)
         return response
 
     def __repr__(self) -> str:
         size = "streamed" if self.stream is not None else f"{len(self.body)} bytes"
         return f"<Response {self.status} {size}>"
+
+    def drain(self) -> None:
+        """The server drains: a stream without an end of its own comes to one."""
+
+    def set_cookie(
+        self,
+        name: str,
+        value: str = "",
+        *,
+        max_age: int | None = None,
+        expires: datetime | None = None,
+        path: str | None = "/",
+        domain: str | None = None,
+        secure: bool = False,
+        httponly: bool = True,
+        samesite: Literal["strict", "lax", "none"] | None = "lax",
+        partitioned: bool = False,
+    ) -> None:
+        """Have the client keep a cookie (RFC 6265bis). Scripts do not see it, and other sites' forms do not send it,
+        unless that is said.
+
+        :param max_age: seconds; with neither it nor ``expires`` the cookie ends with the browser's session.
+        :param expires: with a time zone.
+        :param samesite: ``none`` needs ``secure``, as does ``partitioned``.
+        :raises ValueError: the name, the value or an attribute has characters that a cookie cannot have, or attributes
+            contradict each other.
+        """
+        cookie = set_cookie_value(name, value, max_age, expires, path, domain, secure, httponly, samesite, partitioned)
+        self.headers.add("set-cookie", cookie)
+
+    def delete_cookie(
+        self,
+        name: str,
+        *,
+        path: str | None = "/",
+        domain: str | None = None,
+        secure: bool = False,
+        partitioned: bool = False,
+    ) -> None:
+        """Have the client forget a cookie; ``path``, ``domain`` and ``partitioned`` must be those it was set with."""
+        self.set_cookie(name, max_age=0, path=path, domain=domain, secure=secure, partitioned=partitioned)
+
+
+Next = Handler[Request, Response]
+"""What a middleware calls to go on."""
+HTTPMiddleware = Middleware[Request, Response]
+"""``async def middleware(request, call_next)``."""

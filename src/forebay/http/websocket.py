@@ -26,7 +26,7 @@ from forebay.engine.tasks import Gate, Tasks
 from forebay.errors import ConnectionClosed, DeadlineExceeded, WebSocketError
 from forebay.http.encoding import parse_query
 from forebay.http.exchange import Exchange
-from forebay.http.messages import Headers
+from forebay.http.headers import Headers
 from forebay.http.websocket_handler import CoroutineStyle, WebSocketFunction, WebSocketHandler
 from forebay.http.websocket_handshake import Opening, accept_lines, opening_of, upgrade_refusal
 from forebay.http.websocket_link import Link, Phase, SlicingLink

@@ -12,7 +12,7 @@ from typing import Literal
 from forebay.engine.settings import SlowConsumer
 from forebay.errors import WebSocketError
 from forebay.http.exchange import Exchange
-from forebay.http.messages import Headers
+from forebay.http.headers import Headers
 from forebay.http.problems import problem
 from forebay.http.websocket_settings import WebSocketSettings, is_token
 from forebay.wire.deflate import DeflateParameters, DeflateSettings, accept_offer

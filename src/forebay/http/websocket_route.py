@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from contextvars import Context
+from typing import Any, TypeVar
 
-from forebay.engine.tasks import Tasks
-from forebay.http.binding import is_coroutine_function
-from forebay.http.messages import MutableHeaders, Request, Response
-from forebay.http.websocket import accept, upgrade_refusal
+from forebay.engine.loop import Cancelled
+from forebay.engine.tasks import Task, Tasks
+from forebay.http.headers import MutableHeaders
+from forebay.http.messages import Request, Response
+from forebay.http.route import Route
+from forebay.http.websocket import WebSocket, accept, upgrade_refusal
 from forebay.http.websocket_settings import WebSocketSettings
 
-__all__ = ["check_websocket_handler", "websocket_endpoint"]
+__all__ = ["open_websocket"]
 
 _SWITCHED = 101
 
-
-def check_websocket_handler(handler: Callable[..., Any], pattern: str, names: Iterable[str], place: str) -> None:
-    """Whether ``handler`` can be called with a WebSocket and the path parameters ``names``.
-
-    :raises TypeError: it cannot; says why, and where it is.
-    """
-    where = f"WebSocket handler {getattr(handler, '__qualname__', handler)} ({place}) of route {pattern!r}"
-    if not is_coroutine_function(handler):
-        raise TypeError(f"{where} must be a coroutine function")
-    try:
-        inspect.signature(handler).bind(None, **dict.fromkeys(names))
-    except TypeError as error:
-        wanted = "".join(f", {name}" for name in names)
-        raise TypeError(f"{where} must be like async def handler(ws{wanted}): {error}") from None
+T = TypeVar("T")
 
 
 class _WithUpgrade(MutableHeaders):
@@ -42,6 +31,21 @@ class _WithUpgrade(MutableHeaders):
         return super().encode(without) + b"connection: upgrade\r\n"
 
 
+class _Followed(Tasks):
+    """Calls ``then`` when a task has ended, also one that was cancelled before its first step and so never ran."""
+
+    __slots__ = ("_owner", "_then")
+
+    def __init__(self, owner: Tasks, then: Callable[[], None]) -> None:
+        self._owner = owner
+        self._then = then
+
+    def spawn(self, coro: Coroutine[Any, Any, T], *, name: str, context: Context | None = None) -> Task[T]:
+        task = self._owner.spawn(coro, name=name, context=context)
+        task.add_done_callback(lambda _: self._then())
+        return task
+
+
 def _refused(status: int, lines: bytes, body: bytes) -> Response:
     response = Response.encoded(status, lines, body)
     if "upgrade" in response.headers:
@@ -49,17 +53,38 @@ def _refused(status: int, lines: bytes, body: bytes) -> Response:
     return response
 
 
-def websocket_endpoint(
-    handler: Callable[..., Any], settings: WebSocketSettings, tasks: Tasks
-) -> Callable[..., Awaitable[Response]]:
-    """What answers the handshake, as a handler of GET requests."""
+async def open_websocket(route: Route, request: Request) -> Response:
+    """Answer a handshake. The handler's arguments are there before the WebSocket is; its dependencies are closed when
+    it has ended."""
+    settings = route.settings or WebSocketSettings()
+    refusal = upgrade_refusal(request.exchange, settings)
+    if refusal is not None:
+        return _refused(*refusal)
+    app, exchange = route.app, request.exchange
+    stack = AsyncExitStack()
+    begun = False
 
-    async def handshake(request: Request, **_: Any) -> Response:
-        refusal = upgrade_refusal(request.exchange, settings)
-        if refusal is not None:
-            return _refused(*refusal)
-        params = request.path_params
-        accept(request.exchange, partial(handler, **params) if params else handler, settings, tasks=tasks)
-        return Response.encoded(_SWITCHED, b"", b"")  # it is sent already
+    async def handle(ws: WebSocket) -> None:
+        nonlocal begun
+        begun = True
+        try:
+            await route.handler(**{route.socket_name: ws}, **arguments)
+        except BaseException as error:  # who swallows it does not make the handler succeed
+            ws.told = True
+            await stack.__aexit__(type(error), error, error.__traceback__)
+            raise
+        ws.told = True  # the peer may leave: that cancels nothing any more
+        await stack.aclose()
 
-    return handshake
+    def close_unbegun() -> None:
+        if not begun:
+            app.socket_tasks.spawn(app.releases.close(app, exchange, [stack], Cancelled()), name="dependencies")
+
+    try:
+        arguments = await route.binding.resolve(request, stack)
+        tasks = _Followed(app.socket_tasks, close_unbegun) if route.binding.waits else app.socket_tasks
+        accept(exchange, handle, settings, tasks=tasks)
+    except BaseException as error:
+        await stack.__aexit__(type(error), error, error.__traceback__)
+        raise
+    return Response.encoded(_SWITCHED, b"", b"")  # it is sent already

@@ -81,6 +81,8 @@ class Fields:
     """HTTP/1.1, nothing follows the head, the connection goes on, and no upgrade is asked for: the usual case."""
     conditional: bool = False
     """It has a field of RFC 9110 section 13 or 14: ``Range``, or one of those that begin with ``If-``."""
+    msgpack: bool = False
+    """Some field speaks of MessagePack: ``Accept``, probably."""
 
     @property
     def has_content(self) -> bool:
@@ -355,7 +357,10 @@ class RequestRules:
             upgrade = b""
         self._check_host(host, http11)
         simple = http11 and keep_alive and not (chunked or length or upgrade)
-        return Fields(headers, host or b"", http11, keep_alive, length, chunked, expects, upgrade, simple, conditional)
+        msgpack = b"msgpack" in block.lower()
+        return Fields(
+            headers, host or b"", http11, keep_alive, length, chunked, expects, upgrade, simple, conditional, msgpack
+        )
 
     def _check_sizes(self, headers: HeaderPairs) -> None:
         for name, value in headers:

@@ -1,0 +1,136 @@
+"""Headers: those of a request as they were received, and those of a response as they are being made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+
+from forebay.wire.http1 import HeaderPairs, encode_headers
+
+__all__ = ["Headers", "MutableHeaders"]
+
+_SERVERS = frozenset(("content-length", "transfer-encoding", "connection", "date", "server"))
+"""Headers the server sets: what frames a message needs one owner, or two could disagree (RFC 9112 section 6.3)."""
+
+
+class Headers(Mapping[str, str]):
+    """A request's headers: names in any case, values as latin-1 text. Looked up in what the parser left, on demand."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: HeaderPairs) -> None:
+        self._pairs = pairs
+
+    def __getitem__(self, name: str) -> str:
+        """The first value of ``name``."""
+        key = name.lower().encode("latin-1", "replace")
+        for other, value in self._pairs:
+            if len(other) == len(key) and other.lower() == key:
+                return value.strip(b" \t").decode("latin-1")
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.decode("latin-1").lower() for name, _ in self._pairs))
+
+    def __len__(self) -> int:
+        return len({name.lower() for name, _ in self._pairs})
+
+    def __repr__(self) -> str:
+        return f"<Headers {', '.join(self)}>"  # values may be secrets
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of ``name``, in order; empty without one."""
+        key = name.lower().encode("latin-1", "replace")
+        return [value.strip(b" \t").decode("latin-1") for other, value in self._pairs if other.lower() == key]
+
+
+class MutableHeaders(MutableMapping[str, str]):
+    """A response's headers. Assigning replaces every value of a name; :meth:`add` adds one."""
+
+    __slots__ = ("_lines", "_pairs")
+
+    def __init__(self, pairs: Mapping[str, str] | None = None) -> None:
+        self._pairs = list(pairs.items()) if pairs else []
+        self._lines = b""  # encoded already; split when somebody wants to look at them
+
+    @classmethod
+    def encoded(cls, lines: bytes) -> MutableHeaders:
+        """Headers from their lines as they are sent, each ended by CRLF, names in lower case."""
+        headers = cls()
+        headers._lines = lines
+        return headers
+
+    def _split(self) -> list[tuple[str, str]]:
+        if self._lines:
+            lines = [line.partition(": ") for line in self._lines.decode("latin-1").split("\r\n") if line]
+            self._pairs = [(name, value) for name, _, value in lines] + self._pairs
+            self._lines = b""
+        return self._pairs
+
+    def __getitem__(self, name: str) -> str:
+        """The first value of ``name``, in any case."""
+        key = name.lower()
+        for other, value in self._split():
+            if other.lower() == key:
+                return value
+        raise KeyError(name)
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self._remove(name)
+        self._pairs.append((name, value))
+
+    def __delitem__(self, name: str) -> None:
+        if not self._remove(name):
+            raise KeyError(name)
+
+    def _remove(self, name: str) -> bool:
+        key = name.lower()
+        if self._lines and key.encode("latin-1", "replace") in self._lines:  # or in a value, which costs time only
+            self._split()
+        for other, _ in self._pairs:
+            if other.lower() == key:
+                self._pairs = [pair for pair in self._pairs if pair[0].lower() != key]
+                return True
+        return False
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.lower() for name, _ in self._split()))
+
+    def __bool__(self) -> bool:
+        return bool(self._pairs or self._lines)  # without counting their names
+
+    def __len__(self) -> int:
+        return len({name.lower() for name, _ in self._split()})
+
+    def __repr__(self) -> str:
+        return f"<MutableHeaders {', '.join(self)}>"
+
+    def add(self, name: str, value: str) -> None:
+        """Add a value beside those there are, as ``set-cookie`` needs it."""
+        self._pairs.append((name, value))
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of ``name``, in order; empty without one."""
+        key = name.lower()
+        return [value for other, value in self._split() if other.lower() == key]
+
+    def add_to_list(self, name: str, element: str) -> None:
+        """Add ``element`` to a header that is a list, such as ``vary``, unless it, in any case, or ``*`` is there."""
+        value = self.get(name)
+        if not value:
+            self[name] = element
+        elif not {"*", element.lower()} & {one.strip().lower() for one in value.split(",")}:
+            self[name] = f"{value}, {element}"
+
+    def encode(self, without: frozenset[str] = frozenset()) -> bytes:
+        """The lines as they are sent, without those the server sets.
+
+        :param without: others that are left out; names in lower case.
+        :raises ValueError: a name or value could split the response, or is not latin-1.
+        """
+        if without:
+            self._split()
+        left_out = _SERVERS | without if without else _SERVERS
+        lines = self._lines
+        if not self._pairs:
+            return lines
+        return lines + encode_headers([pair for pair in self._pairs if pair[0].lower() not in left_out])

@@ -1,0 +1,54 @@
+"""What is mounted below a prefix, and how it gets its requests."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, runtime_checkable
+
+from forebay.http.messages import Request, Response
+from forebay.http.route import Route
+from forebay.wire.http1 import decode_path
+
+__all__ = ["Mountable", "mounted"]
+
+
+@runtime_checkable
+class Mountable(Protocol):
+    """What takes all requests below a prefix, such as ``StaticFiles``. It may have coroutine functions ``startup`` and
+    ``shutdown``, which are called with those of the application."""
+
+    async def respond(self, request: Request, path: str) -> Response:
+        """Answer ``request``; ``path`` is what is left of its path behind the prefix and its slash, decoded."""
+
+
+def mounted(route: Route) -> Callable[[Route, Request], Awaitable[Response]]:
+    """What gives requests to what is mounted by ``route``.
+
+    :raises TypeError: that is nothing that can be mounted.
+    """
+    target: Any = route.handler
+    if target is route.app or route.app in getattr(target, "mounted_apps", tuple)():
+        raise TypeError(f"mount {route.pattern!r} at {route.place}: {target!r} would be a part of itself")
+    depth = route.pattern.count("/")
+    whole = getattr(target, "respond_mounted", None)
+    if whole is None and not isinstance(target, Mountable):
+        if not callable(target):
+            what = "an App, something with respond(), or an ASGI application"
+            raise TypeError(f"mount {route.pattern!r} at {route.place}: {target!r} must be {what}")
+        from forebay.http.asgi_mount import ASGIMount
+
+        made: Any = ASGIMount(target)
+        target = route.handler = made
+
+    async def answer(route: Route, request: Request) -> Response:
+        parts = request.routed_path.split(b"/", depth + 1)
+        rest = parts[depth + 1] if len(parts) > depth + 1 else b""
+        raw_path = request.exchange.raw_path
+        request.root_path = raw_path[: len(raw_path) - len(rest)].removesuffix(b"/")
+        if whole is not None:
+            response: Response = await whole(request, b"/" + rest)
+        else:
+            response = await target.respond(request, decode_path(rest) if rest else "")
+        return response
+
+    return answer
