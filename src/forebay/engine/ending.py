@@ -34,7 +34,9 @@ def was_reset(transport: asyncio.BaseTransport) -> bool:
     """Whether the peer's system has said that nobody is there any more. The loops do not look for that once the peer
     has ended its side of the connection."""
     sock = transport.get_extra_info("socket")
-    if sock is None or sock.fileno() < 0:
+    if sock is None:  # a transport without a socket has to know; loops' own have one until they are closed
+        return bool(transport.get_extra_info("forebay_reset", True))
+    if sock.fileno() < 0:
         return True
     poll = select.poll()
     poll.register(sock.fileno(), 0)  # poll(2): POLLERR and POLLHUP are always told

@@ -106,9 +106,10 @@ def _started(conn: Connection, file: OpenFile, offset: int, count: int, on_done:
         asyncio.get_running_loop().call_soon(on_done, conn.closed_error())
         return None
     sent = 0
-    if conn.writable and not conn.write_buffer_size() and transport.get_extra_info("forebay_tls") is None:
+    sock = transport.get_extra_info("socket") if transport.get_extra_info("forebay_tls") is None else None
+    if sock is not None and conn.writable and not conn.write_buffer_size():
         try:
-            sent = os.sendfile(transport.get_extra_info("socket").fileno(), file.fd, offset, min(count, _AT_ONCE))
+            sent = os.sendfile(sock.fileno(), file.fd, offset, min(count, _AT_ONCE))
         except OSError:  # it comes again, where it is dealt with
             sent = 0
         if sent == count:
@@ -135,7 +136,7 @@ class Sending:
         self._on_done: OnDone | None = on_done
         self._begun = sent > 0
         conn.bytes_out += sent
-        self._by_copy = conn.tls is not None
+        self._by_copy = conn.tls is not None or conn.transport.get_extra_info("socket") is None
         self._sock = -1  # a duplicate of the connection's
         self._watching = False  # the loop tells us when there is room in it
         file.acquire()

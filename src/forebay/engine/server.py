@@ -231,6 +231,12 @@ class TCPServer:
         for _ in range(2):  # what was accepted already shows up now, if ever
             await asyncio.sleep(0)
 
+    def protocol(self, address: Address) -> asyncio.BaseProtocol:
+        """The protocol of a connection that comes by no listener: it lives like one that came to ``address``, from the
+        ``connection_made`` that whoever has its transport calls. A server whose :attr:`bind` is empty has only such.
+        Once the server is started."""
+        return self._entrance.factory(address)()
+
     # What the entrance calls, and through it the loop
 
     def make(self) -> Connection:

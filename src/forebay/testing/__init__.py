@@ -1,5 +1,21 @@
 """Public fakes for the tests of services that are built with Forebay. Nothing in Forebay imports them."""
 
+from forebay.testing.client import TestClient
+from forebay.testing.client_response import ClientResponse
+from forebay.testing.client_websocket import ClientWebSocket, WebSocketDenied
+from forebay.testing.cookie_jar import CookieJar
+from forebay.testing.event_stream import ServerSentEvent
 from forebay.testing.fault_proxy import FaultProxy
+from forebay.testing.memory_transport import MemoryTransport, memory_pair
 
-__all__ = ["FaultProxy"]
+__all__ = [
+    "ClientResponse",
+    "ClientWebSocket",
+    "CookieJar",
+    "FaultProxy",
+    "MemoryTransport",
+    "ServerSentEvent",
+    "TestClient",
+    "WebSocketDenied",
+    "memory_pair",
+]
