@@ -15,6 +15,8 @@ import click
 import msgspec
 
 from forebay.admin.process import package_version
+from forebay.cli.new import new_command
+from forebay.cli.routes import module_and_name, routes_command
 from forebay.cli.summary import print_summary
 from forebay.config import (
     AccessLogConfig,
@@ -92,6 +94,7 @@ def program() -> None:
     Example:
       forebay run shop.users:app     an App, a Service, or any ASGI application
       forebay up forebay.toml        a whole system
+      forebay new demo               a project to begin with
     """
 
 
@@ -102,13 +105,6 @@ def _bind(_: click.Context, __: click.Parameter, urls: tuple[str, ...]) -> tuple
         except ValueError as error:
             raise click.BadParameter(str(error)) from None
     return urls
-
-
-def _target(_: click.Context, __: click.Parameter, target: str) -> str:
-    module, _colon, name = target.partition(":")
-    if not module or not name:
-        raise click.BadParameter(f"'{target}' is not MODULE:NAME, as in shop.users:app")
-    return target
 
 
 def _log_path(_: click.Context, __: click.Parameter, path: str | None) -> str | None:
@@ -158,7 +154,7 @@ def _flags(**given: str | None) -> dict[str, str]:
 
 
 @program.command("run")
-@click.argument("target", metavar="MODULE:NAME", callback=_target)
+@click.argument("target", metavar="MODULE:NAME", callback=module_and_name)
 @click.option("--bind", metavar="URL", multiple=True, callback=_bind, help="Where to listen; may be repeated.")
 @click.option("--workers", metavar="N|auto", default="1", callback=_workers, help="Processes; auto: one per core. [1]")
 @click.option("--factory", is_flag=True, help="NAME is a function that returns what is to run.")
@@ -330,3 +326,7 @@ def version_command() -> int:
             parts.append(f"{name} {installed_version(name)}")
     click.echo(f"forebay {package_version()} ({', '.join(parts)})")
     return 0
+
+
+program.add_command(routes_command)
+program.add_command(new_command)
