@@ -115,6 +115,12 @@ class MutableHeaders(MutableMapping[str, str]):
 
     def add_to_list(self, name: str, element: str) -> None:
         """Add ``element`` to a header that is a list, such as ``vary``, unless it, in any case, or ``*`` is there."""
+        key = name.lower()
+        if key.encode("latin-1", "replace") not in self._lines and not any(
+            one.lower() == key for one, _ in self._pairs
+        ):
+            self._pairs.append((name, element))  # as mostly, and without a look at the others
+            return
         value = self.get(name)
         if not value:
             self[name] = element

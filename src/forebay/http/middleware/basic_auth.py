@@ -190,7 +190,7 @@ class BasicAuth:
     :raises ValueError: the realm cannot be sent.
     """
 
-    __slots__ = ("_challenge", "_check", "_name", "_optional", "_realm", "_refusals")
+    __slots__ = ("_challenge", "_check", "_name", "_realm", "_refusals", "optional")
 
     def __init__(
         self, check: BasicCheck, *, realm: str = "restricted", optional: bool = False, name: str = "basicAuth"
@@ -200,18 +200,18 @@ class BasicAuth:
             raise ValueError("BasicAuth: check must be callable, as check(user, password)")
         self._check = check
         self._realm = realm
-        self._optional = optional
+        self.optional = optional
         self._name = name
         self._challenge = ("www-authenticate", challenge("Basic", realm=realm, charset="UTF-8"))
         self._refusals = Refusals("BasicAuth", ("missing", "malformed", "wrong"))
 
     def __repr__(self) -> str:
-        return f"BasicAuth(..., realm={self._realm!r}{', optional=True' if self._optional else ''})"
+        return f"BasicAuth(..., realm={self._realm!r}{', optional=True' if self.optional else ''})"
 
     async def __call__(self, request: Request, call_next: Next) -> Response:
         sent = credentials(request, "basic")
         if sent is None:
-            if self._optional:
+            if self.optional:
                 return await call_next(request)
             return self._refuse(request, "missing", "this needs a user name and a password")
         pair = _read(sent)

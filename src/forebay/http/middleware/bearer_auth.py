@@ -154,6 +154,11 @@ class BearerAuth:
             return self._frame.invalid(request)
         return await self._frame.admit(request, call_next, found, self._scopes_of(found) if self._frame.scopes else ())
 
+    @property
+    def optional(self) -> bool:
+        """Whether requests without a token pass."""
+        return self._frame.optional
+
     def security(self) -> tuple[str, dict[str, Any]]:
         """Name and security scheme, for OpenAPI 3.1."""
         return self._name, {"type": "http", "scheme": "bearer"}

@@ -170,6 +170,11 @@ class JWTAuth:
         granted = identity.scopes if isinstance(identity, TokenIdentity) else _scopes(claims) or scopes_of(identity)
         return await self._frame.admit(request, call_next, identity, granted)
 
+    @property
+    def optional(self) -> bool:
+        """Whether requests without a token pass."""
+        return self._frame.optional
+
     def security(self) -> tuple[str, dict[str, Any]]:
         """Name and security scheme, for OpenAPI 3.1."""
         return self._name, {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
