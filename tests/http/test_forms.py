@@ -49,7 +49,7 @@ class Pieces:
 def request(content_type: bytes | None, *pieces: bytes, end: Exception | None = None) -> Request:
     sent: Any = Sent(content_type)
     source: Any = Pieces(list(pieces), end)
-    return Request(sent, source=source)
+    return Request(sent, _source=source)
 
 
 def part(name: str, content: bytes, filename: str | None = None, content_type: str | None = None) -> bytes:
@@ -199,7 +199,7 @@ async def test_a_handler_that_is_cancelled_while_it_reads() -> None:
 
     sent: Any = Sent(MULTIPART)
     source: Any = Slow([FILES[:-20]])
-    task = asyncio.ensure_future(read_form(Request(sent, source=source), FormLimits(spool_at=0)))
+    task = asyncio.ensure_future(read_form(Request(sent, _source=source), FormLimits(spool_at=0)))
     await asyncio.wait_for(waiting.wait(), 5)
     assert open_descriptors() > before
     task.cancel()
@@ -235,7 +235,7 @@ async def test_the_client_waits_while_nobody_asks() -> None:
 
     sent: Any = Sent(MULTIPART)
     source: Any = Watched([part("f", b"x", "x"), part("g", b"y", "y"), b"--B--"])
-    parts = request_parts(Request(sent, source=source))
+    parts = request_parts(Request(sent, _source=source))
     first = await anext(parts)
     assert (first.filename, asked) == ("x", [3])
     second = await anext(parts)

@@ -12,9 +12,10 @@ import structlog
 from forebay.chain import Handler, compile_chain
 from forebay.engine.eager import EagerTasks
 from forebay.engine.tasks import Tasks
-from forebay.errors import ExecutorStopped, HTTPError, ProtocolError
+from forebay.errors import ExecutorStopped, ProtocolError
 from forebay.http.background import BackgroundWork
 from forebay.http.binding.app_scope import enter_app_scope
+from forebay.http.binding.arguments import Source
 from forebay.http.call import Call, Releases
 from forebay.http.cancelled import CancelledHandlers
 from forebay.http.compile import compile_route
@@ -23,9 +24,10 @@ from forebay.http.exchange import Exchange
 from forebay.http.files import FileCache, FileResponse
 from forebay.http.group import Group, Registration
 from forebay.http.messages import HTTPMiddleware, Request, Response
+from forebay.http.missing import MissingRoutes
 from forebay.http.problems import is_expected, problem, problem_of
 from forebay.http.results import negotiated
-from forebay.http.route import Route, RouteOptions
+from forebay.http.route import Route
 from forebay.http.route_table import build_path
 from forebay.http.router import Router
 from forebay.http.threads import BlockingCalls
@@ -47,8 +49,6 @@ log = structlog.get_logger("forebay.http")
 
 Lifespan = Callable[["App[S]"], AbstractAsyncContextManager[None]]
 ErrorHook = Callable[[BaseException, Exchange], None]
-
-_PLACE = "forebay"  # of what no user's line has registered
 
 
 class App(Group, Generic[S]):
@@ -121,8 +121,8 @@ class App(Group, Generic[S]):
         self._frozen = False
         self._compiled_with: dict[Callable[..., Any], Callable[..., Any]] = {}
         self.socket_tasks = Tasks()
-        self._missing_of: dict[Group, Route] = {}
-        self.no_route = self._missing_route(self)
+        self._missing = MissingRoutes(self)
+        self.no_route = self._missing.make(self)
         self.openapi = openapi
         if openapi is not None:
             from forebay.http.openapi import install
@@ -228,22 +228,16 @@ class App(Group, Generic[S]):
                 compile_route(route, self._router.converters)
             self._compiled_with = overrides
         self._frozen = True
-        self._missing_of = {self: self.no_route}
+        self._missing.forget()
         for route in (*self._routes, self.no_route):
-            self._finished(route)
+            self.finish(route)
 
-    def _finished(self, route: Route) -> Route:
+    def finish(self, route: Route) -> Route:
         """With its middleware around it."""
         route.layers = (*route.group.all_layers(), *route.options.middleware)
         route.chain = compile_chain(route.layers, self._endpoint(route)) if route.layers else None
-        route.by_request = route.is_blocking or route.binding.waits or route.answer is not None
-        route.plain = not (route.is_async or route.chain or route.by_request)
-        return route
-
-    def _missing_route(self, group: Group) -> Route:
-        """What answers requests that no route takes, inside the middleware of ``group``."""
-        route = Route(self, group, "", (), self._missing, RouteOptions(), host=None, place=_PLACE)
-        compile_route(route, {})
+        route.by_request = route.is_blocking or route.binding.holds or route.answer is not None
+        route.plain = not (route.is_async or route.binding.waits or route.chain or route.by_request)
         return route
 
     # -- life
@@ -324,7 +318,7 @@ class App(Group, Generic[S]):
         try:
             found = self._router.find(exchange.method, exchange.raw_path, exchange.host)
             if found is None:
-                route, path = self._route_of_missing(exchange.method, exchange.raw_path, exchange.host), None
+                route, path = self._missing.route_for(exchange.method, exchange.raw_path, exchange.host), None
             else:
                 route, path = found
         except ProtocolError as error:
@@ -338,7 +332,7 @@ class App(Group, Generic[S]):
             return
         request = None
         if binding.wants_request:
-            request = Request(exchange, path, route=route.pattern, app=self)
+            request = Request(exchange, path or {}, route.pattern, None, self)
         try:
             if binding.trivial:
                 result = route.handler(**path) if path is not None else route.handler()
@@ -401,50 +395,24 @@ class App(Group, Generic[S]):
             with suppress(ExecutorStopped):  # it was logged, and counted
                 submit()
 
-    def _route_of_missing(self, method: str, raw_path: bytes, host: bytes) -> Route:
-        """What answers a request that no route takes: inside the middleware of the group whose path it is, so that
-        a group's CORS answers preflights."""
-        for other in self._router.allowed(raw_path, host) if raw_path != b"*" else ():
-            found = self._router.find(other, raw_path, host)
-            if found is not None:
-                group = found[0].group
-                if group not in self._missing_of:
-                    self._missing_of[group] = self._finished(self._missing_route(group))
-                return self._missing_of[group]
-        return self.no_route
-
-    def _missing(self, request: Request) -> Response:
-        """What no route takes: 404, 405, the automatic OPTIONS, or the path with or without its last slash."""
-        raw_path, host = request.routed_path, request.exchange.host
-        if raw_path == b"*":
-            return Response(status=204)
-        allowed = ", ".join(self._router.allowed(raw_path, host))
-        if allowed and request.method == "OPTIONS":
-            return Response(status=204, headers={"allow": allowed})
-        if self.slashes == "redirect":
-            other = self._router.other_slash(request.method, raw_path, host)
-            if other is not None:
-                query = request.exchange.query
-                location = request.base_path + (other + (b"?" + query if query else b"")).decode("latin-1")
-                if location[1:2] in ("/", "\\"):  # what other servers let pass; browsers would take it for a host
-                    raise HTTPError(404, "there is nothing at this path")
-                return Response(status=308, headers={"location": location})
-        if not allowed:
-            raise HTTPError(404, "there is nothing at this path")
-        raise HTTPError(405, f"{request.method} is not one of {allowed}", headers=[("allow", allowed)])
-
     async def invoke(self, route: Route, request: Request) -> Any:
         """Call the handler. What its dependencies hold is left to ``request``, or closed at once when it fails."""
         binding = route.binding
         if route.answer is not None:
             return await route.answer(route, request)
-        if not binding.waits:
+        if not binding.holds:
             body = await request.body() if binding.wants_body else b""
-            path = request.path_params or None
-            return await self._call(route, binding.bind(request.exchange, path, body, request, self))
+            path = request.path_params
+            if binding.waits:
+                arguments = await binding.resolve(Source(request.exchange, path, body, request, self))
+            else:
+                arguments = binding.bind(request.exchange, path, body, request, self)
+            if route.is_async:
+                return await route.handler(**arguments)
+            return await self._call(route, arguments)
         stack = AsyncExitStack()
         try:
-            result = await self._call(route, await binding.resolve(request, stack))
+            result = await self._call(route, await binding.resolve_all(request, stack))
         except BaseException as error:
             request.closing = True
             try:
@@ -466,9 +434,12 @@ class App(Group, Generic[S]):
         """The handler as the middleware around it calls it: from request to response."""
 
         async def endpoint(request: Request) -> Response:
-            exchange = request.exchange
+            exchange, binding = request.exchange, route.binding
             try:
-                result = await self.invoke(route, request)
+                if route.is_async and not (binding.waits or binding.wants_body or route.answer):  # as mostly
+                    result = await route.handler(**binding.bind(exchange, request.path_params, b"", request, self))
+                else:
+                    result = await self.invoke(route, request)
                 answer = route.encode(result)
                 if exchange.fields.msgpack:
                     answer = negotiated(exchange, result, answer)
@@ -485,7 +456,7 @@ class App(Group, Generic[S]):
         request.enter(self)
         method, host = request.method, request.exchange.host
         found = self._router.find(method, raw_path, host)
-        route, path = found if found is not None else (self._route_of_missing(method, raw_path, host), None)
+        route, path = found if found is not None else (self._missing.route_for(method, raw_path, host), None)
         request.path_params = path if path is not None else {}
         request.route = request.route.removesuffix("/") + route.pattern
         if route.timeout is not None:

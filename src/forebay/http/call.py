@@ -12,6 +12,7 @@ from forebay.engine.connection import CloseReason
 from forebay.engine.loop import Cancelled, sleep, timeout
 from forebay.engine.tasks import Gate, Task
 from forebay.errors import ConnectionClosed
+from forebay.http.binding.arguments import Source
 from forebay.http.cancelled import LAST_PATIENCE
 from forebay.http.exchange import Exchange, Receiver
 from forebay.http.files import FileResponse
@@ -102,6 +103,7 @@ class Call(Receiver, BodySource):
             failed, self._failure = failure or self._failure, None
             await self._app.releases.release(self._app, request, failed)
             del failed
+        self._request = None  # it knows us, and a cycle would wait for the collector
         if isinstance(failure, Cancelled | KeyboardInterrupt | SystemExit):
             try:
                 raise failure
@@ -123,10 +125,16 @@ class Call(Receiver, BodySource):
                     self._request = request = self._made_request()
                     result = await app.invoke(route, request)
                 else:
-                    body = await self._whole() if binding.wants_body else b""
+                    body = b""
+                    if binding.wants_body:
+                        body = exchange.take_body() if exchange.body_complete else await self._whole()
                     if binding.wants_request:
                         self._request = self._made_request()
-                    arguments = binding.bind(exchange, self._path_params, body, self._request, app)
+                    if binding.waits:
+                        source = Source(exchange, self._path_params, body, self._request, app)
+                        arguments = await binding.resolve(source)
+                    else:
+                        arguments = binding.bind(exchange, self._path_params, body, self._request, app)
                     result = route.handler(**arguments)
                     if route.is_async:
                         result = await result
@@ -144,7 +152,7 @@ class Call(Receiver, BodySource):
         return answer
 
     def _made_request(self) -> Request:
-        return Request(self._exchange, self._path_params, route=self._route.pattern, source=self, app=self._app)
+        return Request(self._exchange, self._path_params or {}, self._route.pattern, self, self._app)
 
     async def _stream(self, response: Response) -> None:
         """Send a response piece by piece, at the pace of the client."""

@@ -147,7 +147,8 @@ class Exchange(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C, and
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of ``name``, which is given in lower case; None without one."""
-        return http1.find_header(self.fields.headers, name)
+        first = self.fields.first
+        return http1.find_header(self.fields.headers, name) if first is None else first.get(name)
 
     # -- the content of the request
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
 
 from forebay.wire.http1 import HeaderPairs, encode_headers
 
@@ -55,7 +56,8 @@ class MutableHeaders(MutableMapping[str, str]):
     @classmethod
     def encoded(cls, lines: bytes) -> MutableHeaders:
         """Headers from their lines as they are sent, each ended by CRLF, names in lower case."""
-        headers = cls()
+        headers = cls.__new__(cls)
+        headers._pairs = []
         headers._lines = lines
         return headers
 
@@ -68,11 +70,26 @@ class MutableHeaders(MutableMapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         """The first value of ``name``, in any case."""
+        value: str | None = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return self.get(str(name)) is not None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The first value of ``name``, in any case."""
         key = name.lower()
-        for other, value in self._split():
-            if other.lower() == key:
+        pairs = self._split() if self._may_have(key) else self._pairs
+        for other, value in pairs:
+            if other == key or other.lower() == key:
                 return value
-        raise KeyError(name)
+        return default
+
+    def _may_have(self, key: str) -> bool:
+        """Whether ``key`` is in the lines that are encoded: as a name, or within a value, which costs time only."""
+        return bool(self._lines) and self._lines.find(key.encode("latin-1", "replace")) >= 0
 
     def __setitem__(self, name: str, value: str) -> None:
         self._remove(name)
@@ -84,7 +101,7 @@ class MutableHeaders(MutableMapping[str, str]):
 
     def _remove(self, name: str) -> bool:
         key = name.lower()
-        if self._lines and key.encode("latin-1", "replace") in self._lines:  # or in a value, which costs time only
+        if self._may_have(key):
             self._split()
         for other, _ in self._pairs:
             if other.lower() == key:
@@ -116,16 +133,29 @@ class MutableHeaders(MutableMapping[str, str]):
     def add_to_list(self, name: str, element: str) -> None:
         """Add ``element`` to a header that is a list, such as ``vary``, unless it, in any case, or ``*`` is there."""
         key = name.lower()
-        if key.encode("latin-1", "replace") not in self._lines and not any(
-            one.lower() == key for one, _ in self._pairs
-        ):
-            self._pairs.append((name, element))  # as mostly, and without a look at the others
-            return
-        value = self.get(name)
+        value = self.get(key)
         if not value:
             self[name] = element
         elif not {"*", element.lower()} & {one.strip().lower() for one in value.split(",")}:
             self[name] = f"{value}, {element}"
+
+    def set_line(self, name: str, line: bytes) -> None:
+        """Assign a header by its whole line, encoded and checked before: for what is the same in very many responses.
+
+        :param line: with CRLF at its end, the name in lower case.
+        """
+        self._remove(name)
+        self._lines += line
+
+    def add_lines(self, lines: bytes, unless: tuple[bytes, ...]) -> bool:
+        """Add lines like that, unless one of some words is in what there is: False then, and nothing is added.
+
+        :param unless: the names of the lines, or what they begin with, in lower case.
+        """
+        if self._pairs or any(self._lines.find(word) >= 0 for word in unless):
+            return False
+        self._lines += lines
+        return True
 
     def encode(self, without: frozenset[str] = frozenset()) -> bytes:
         """The lines as they are sent, without those the server sets.

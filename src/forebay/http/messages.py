@@ -45,7 +45,7 @@ class BodySource:
         raise NotImplementedError
 
 
-class Request:
+class Request(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C, and that once a request
     """One request. Everything is read from the exchange when it is asked for.
 
     ``path_params`` has the values bound in the route's pattern, ``route`` the pattern ("" when no route takes the
@@ -58,38 +58,24 @@ class Request:
     ``TrustedProxies`` sets them to what it says of the client.
     """
 
-    __slots__ = (
-        "_app", "_body", "_client", "_host", "_query", "_scheme", "_source", "after_response", "closing", "exchange",
-        "id", "identity", "path_params", "resources", "root_path", "route", "state",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        exchange: Exchange,
-        path_params: dict[str, Any] | None = None,
-        *,
-        route: str = "",
-        source: BodySource | None = None,
-        body: bytes | None = None,
-        app: App[Any] | None = None,
-    ) -> None:
-        self.exchange = exchange
-        self.id = ""
-        self.identity: Any = None
-        self.after_response: list[Callable[[], None]] | None = None
-        self.resources: list[AsyncExitStack] | None = None
-        self.closing = False  # what its handler held, after a failure: not to be interrupted
-        self.root_path = b""
-        self._app = app
-        self._client: str | None = None
-        self._scheme: str | None = None
-        self._host: str | None = None
-        self.path_params: dict[str, Any] = path_params if path_params is not None else {}
-        self.route = route
-        self.state: dict[str, Any] = {}
-        self._source = source
-        self._body = body
-        self._query: list[tuple[str, str]] | None = None
+    exchange: Exchange
+    path_params: dict[str, Any] = {}
+    route: str = ""
+    _source: BodySource | None = None
+    _app: App[Any] | None = None
+    _body: bytes | None = None
+    id: str = ""
+    identity: Any = None
+    state: dict[str, Any] = {}
+    after_response: list[Callable[[], None]] | None = None
+    resources: list[AsyncExitStack] | None = None
+    closing: bool = False
+    """What its handler held is being closed, after a failure: not to be interrupted."""
+    root_path: bytes = b""
+    _client: str | None = None
+    _scheme: str | None = None
+    _host: str | None = None
+    _query: list[tuple[str, str]] | None = None
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path}>"

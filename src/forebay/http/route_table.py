@@ -177,7 +177,7 @@ def split_path(raw_path: bytes) -> list[str]:
 
     :raises ProtocolError: the path is not UTF-8.
     """
-    if b"%" in raw_path:
+    if 37 in raw_path:  # a percent sign; Python looks for a number much faster than for bytes
         return [decode_path(segment) for segment in raw_path.split(b"/")]
     return (raw_path.decode() if raw_path.isascii() else decode_path(raw_path)).split("/")
 

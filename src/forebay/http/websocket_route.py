@@ -81,8 +81,8 @@ async def open_websocket(route: Route, request: Request) -> Response:
             app.socket_tasks.spawn(app.releases.close(app, exchange, [stack], Cancelled()), name="dependencies")
 
     try:
-        arguments = await route.binding.resolve(request, stack)
-        tasks = _Followed(app.socket_tasks, close_unbegun) if route.binding.waits else app.socket_tasks
+        arguments = await route.binding.resolve_all(request, stack)
+        tasks = _Followed(app.socket_tasks, close_unbegun) if route.binding.holds else app.socket_tasks
         accept(exchange, handle, settings, tasks=tasks)
     except BaseException as error:
         await stack.__aexit__(type(error), error, error.__traceback__)

@@ -81,6 +81,8 @@ class Fields:
     """HTTP/1.1, nothing follows the head, the connection goes on, and no upgrade is asked for: the usual case."""
     conditional: bool = False
     """It has a field of RFC 9110 section 13 or 14: ``Range``, or one of those that begin with ``If-``."""
+    first: dict[bytes, bytes] | None = None
+    """The first value of each name, in lower case; only of heads that are remembered."""
     msgpack: bool = False
     """Some field speaks of MessagePack: ``Accept``, probably."""
 
@@ -227,6 +229,7 @@ class RequestRules:
             fields = self._read_block(block, minor)
             if self._seen_before(block):
                 fields.headers = tuple(fields.headers)
+                fields.first = {name.lower(): value.strip(b" \t") for name, value in reversed(fields.headers)}
                 _keep(self.blocks, block, fields, _BLOCKS_KEPT)
         return fields
 
@@ -359,7 +362,18 @@ class RequestRules:
         simple = http11 and keep_alive and not (chunked or length or upgrade)
         msgpack = b"msgpack" in block.lower()
         return Fields(
-            headers, host or b"", http11, keep_alive, length, chunked, expects, upgrade, simple, conditional, msgpack
+            headers,
+            host or b"",
+            http11,
+            keep_alive,
+            length,
+            chunked,
+            expects,
+            upgrade,
+            simple,
+            conditional,
+            None,
+            msgpack,
         )
 
     def _check_sizes(self, headers: HeaderPairs) -> None:

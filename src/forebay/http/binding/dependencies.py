@@ -72,7 +72,7 @@ class How(Enum):
 class Dependency:
     """A function, and how its value is got. ``function`` is what runs, which may stand in for ``original``."""
 
-    __slots__ = ("arguments", "enter", "function", "how", "original", "shared")
+    __slots__ = ("arguments", "bare", "enter", "function", "how", "original", "shared")
 
     def __init__(self, original: Function, function: Function, scope: str, arguments: Arguments) -> None:
         self.original = original
@@ -81,6 +81,8 @@ class Dependency:
         self.arguments = arguments
         self.enter: Callable[..., Any] = function
         self.how = self._find_how()
+        self.bare = self.how is How.COROUTINE and not arguments.signature.parameters
+        """It is a coroutine function without parameters."""
 
     def _find_how(self) -> How:
         function = self.function
@@ -97,14 +99,16 @@ class Dependency:
     def __repr__(self) -> str:
         return f"<Dependency {name_of(self.function)} ({place_of(self.function)})>"
 
-    async def get(self, arguments: dict[str, Any], stack: AsyncExitStack, app: App[Any]) -> Any:
-        """Its value. Contexts are left with ``stack``."""
+    async def get(self, arguments: dict[str, Any], stack: AsyncExitStack | None, app: App[Any]) -> Any:
+        """Its value. Contexts are left with ``stack``, which must be there for them."""
         if self.how is How.VALUE:
             return self.call(arguments)
         if self.how is How.COROUTINE:
             return await self.function(**arguments)
         if self.how is How.BLOCKING:
             return await app.run_blocking(self.function, **arguments)
+        if stack is None:
+            raise RuntimeError(f"{self!r} has to be closed, and nobody would")
         manager = self.enter(**arguments)
         if isinstance(manager, AbstractAsyncContextManager):
             return await stack.enter_async_context(manager)
@@ -199,12 +203,15 @@ class Graph:
             arguments = self._arguments(dependency, source, errors)
             given.append(FAILED if arguments is None else dependency.call(arguments))
 
-    async def resolve(self, source: Source, errors: Errors, stack: AsyncExitStack) -> None:
+    async def resolve(self, source: Source, errors: Errors, stack: AsyncExitStack | None) -> None:
         """Get all values."""
         given = source.given = []
         for dependency in self.dependencies:
             if dependency.shared:
                 given.append(source.app.scoped[dependency.original])
+                continue
+            if dependency.bare:
+                given.append(await dependency.function())
                 continue
             arguments = self._arguments(dependency, source, errors)
             given.append(FAILED if arguments is None else await dependency.get(arguments, stack, source.app))

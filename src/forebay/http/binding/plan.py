@@ -25,12 +25,13 @@ __all__ = ["Binding", "compile_binding"]
 class Binding:
     """How to call one handler.
 
-    ``wants_body``: its arguments need the whole content; ``wants_request``: one of them is the request, or a form or
-    resources that belong to one; ``trivial``: it takes nothing but what the path gives; ``waits``: its arguments cannot
-    be had without waiting, so :meth:`resolve` is to be used.
+    ``wants_body``: its arguments need the whole content; ``wants_request``: one of them is the request; ``trivial``: it
+    takes nothing but what the path gives; ``waits``: its arguments cannot be had without waiting, so :meth:`resolve` is
+    to be used; ``holds``: some of them, as the files of a form, are to be closed after the response, so it is
+    :meth:`resolve_all`.
     """
 
-    __slots__ = ("_graph", "arguments", "trivial", "waits", "wants_body", "wants_form", "wants_request")
+    __slots__ = ("_graph", "arguments", "holds", "trivial", "waits", "wants_body", "wants_form", "wants_request")
 
     def __init__(self, arguments: Arguments, graph: Graph) -> None:
         self.arguments = arguments
@@ -38,8 +39,10 @@ class Binding:
         every = [arguments, *(one.arguments for one in graph.dependencies)]
         self.wants_body = any(one.content for one in every)
         self.wants_form = any(one.form for one in every)
-        self.waits = self.wants_form or any(one.how is not How.VALUE and not one.shared for one in graph.dependencies)
-        self.wants_request = self.waits or any(one.request for one in every)
+        own = [one for one in graph.dependencies if not one.shared]
+        self.waits = self.wants_form or any(one.how is not How.VALUE for one in own)
+        self.holds = self.wants_form or any(one.how is How.CONTEXT for one in own)
+        self.wants_request = self.holds or any(one.request for one in every)
         self.trivial = arguments.trivial and not graph.dependencies
 
     @property
@@ -64,17 +67,21 @@ class Binding:
             raise ValidationError(errors)
         return arguments
 
-    async def resolve(self, request: Request, stack: AsyncExitStack) -> dict[str, Any]:
+    async def resolve_all(self, request: Request, stack: AsyncExitStack) -> dict[str, Any]:
         """The handler's keyword arguments; what is to be closed after the response is left with ``stack``.
 
         :raises HTTPError: and ``ValidationError``: as for :meth:`bind`.
         """
-        errors: Errors = []
         body = await request.body() if self.wants_body else b""
         source = Source(request.exchange, request.path_params, body, request, request.app)
         if self.wants_form:
             source.form = form = await read_form(request)
             stack.push_async_callback(form.aclose)
+        return await self.resolve(source, stack)
+
+    async def resolve(self, source: Source, stack: AsyncExitStack | None = None) -> dict[str, Any]:
+        """The same, of what was read already. ``stack`` may be None where nothing ``holds``."""
+        errors: Errors = []
         if self._graph is not None:
             await self._graph.resolve(source, errors, stack)
         arguments = self.arguments.read(source, errors)

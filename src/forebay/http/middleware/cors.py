@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from forebay.http.messages import Next, Request, Response
 from forebay.http.middleware.recover import EXPECTED, response_of
 from forebay.http.problems import problem
+from forebay.wire.http1 import encode_headers
 
 __all__ = ["CORS", "check_origin"]
 
@@ -19,6 +20,7 @@ _SAFELISTED = ("accept", "accept-language", "content-language", "content-type")
 """Headers any page may send; asked for only where their values are unusual."""
 
 _ALLOW = "access-control-allow-origin"
+_OURS = (b"access-control-", b"vary")
 
 
 def check_origin(owner: str, origin: str) -> str:
@@ -81,8 +83,18 @@ class CORS:
     """
 
     __slots__ = (
-        "_always", "_credentials", "_exposed", "_given", "_headers", "_lines", "_list", "_matches", "_max_age",
-        "_methods", "_private", "_vary",
+        "_always",
+        "_blocks",
+        "_credentials",
+        "_exposed",
+        "_given",
+        "_headers",
+        "_list",
+        "_matches",
+        "_max_age",
+        "_methods",
+        "_private",
+        "_vary",
     )  # fmt: skip
 
     def __init__(
@@ -116,7 +128,12 @@ class CORS:
         self._credentials = credentials
         self._max_age = max_age
         self._private = private_network
-        self._lines = [("access-control-allow-credentials", "true")] if credentials else []
+        more = [("access-control-allow-credentials", "true")] if credentials else []
+        if self._exposed:
+            more.append(("access-control-expose-headers", self._exposed))
+        self._blocks: dict[str | None, bytes] = {  # all that is added, where the answer has none of it yet
+            origin: encode_headers([("vary", "Origin"), (_ALLOW, origin), *more]) for origin in self._list
+        }
         varies = ["Access-Control-Request-Method", "Access-Control-Request-Headers"]
         varies = varies if self._always else ["Origin", *varies]
         self._vary = ", ".join([*varies, "Access-Control-Request-Private-Network"] if private_network else varies)
@@ -166,6 +183,9 @@ class CORS:
         if response.status == 101:
             return response
         headers = response.headers
+        block = self._blocks.get(origin)
+        if block is not None and headers.add_lines(block, _OURS):
+            return response
         if self._always:
             headers[_ALLOW] = "*"
         else:
@@ -173,8 +193,8 @@ class CORS:
             if origin is None or not self._allows(origin):
                 return response
             headers[_ALLOW] = origin
-            for name, value in self._lines:
-                headers[name] = value
+            if self._credentials:
+                headers["access-control-allow-credentials"] = "true"
         if self._exposed:
             headers["access-control-expose-headers"] = self._exposed
         return response
@@ -202,8 +222,8 @@ class CORS:
         allowed = wanted if self._headers is None else self._headers + tuple(h for h in wanted if h in _SAFELISTED)
         if allowed:
             headers.add("access-control-allow-headers", ", ".join(dict.fromkeys(allowed)))
-        for name, value in self._lines:
-            headers.add(name, value)
+        if self._credentials:
+            headers.add("access-control-allow-credentials", "true")
         if self._max_age is not None:
             headers.add("access-control-max-age", str(self._max_age))
         if private:

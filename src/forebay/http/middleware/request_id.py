@@ -56,7 +56,7 @@ class RequestId:
     :raises ValueError: the header's name is none, or ``max_length`` is out of bounds.
     """
 
-    __slots__ = ("_bind", "_header", "_key", "_make", "_max_length", "_respond", "_trust")
+    __slots__ = ("_bind", "_fast", "_header", "_key", "_line", "_make", "_max_length", "_respond", "_trust")
 
     def __init__(
         self,
@@ -76,6 +76,8 @@ class RequestId:
             raise ValueError(f"RequestId: make={make!r} must be a function without arguments that gives a str")
         self._header = header.lower()
         self._key = self._header.encode()
+        self._line = self._key.replace(b"%", b"%%") + b": %b\r\n"
+        self._fast = make is make_id and not trust  # hexadecimal digits need no check
         self._trust = trust
         self._max_length = max_length
         self._make = make
@@ -103,7 +105,10 @@ class RequestId:
         except EXPECTED as error:
             response = response_of(error)
         if response.status != 101:
-            response.headers[self._header] = name
+            if self._fast:
+                response.headers.set_line(self._header, self._line % name.encode())
+            else:
+                response.headers[self._header] = name
         return response
 
     def _received(self, request: Request) -> str:
