@@ -2,6 +2,9 @@
 PYTHON ?=
 export PYTHON
 
+# Most tests wait for something; on two cores twice as many processes take half the time.
+TEST_PROCESSES ?= 3
+
 # Tools that tools/need fetched without root live in .tools; nginx is in sbin, which is not on every user's path.
 export PATH := $(CURDIR)/.tools/usr/bin:$(CURDIR)/.tools/usr/sbin:$(PATH):/usr/sbin
 
@@ -25,7 +28,8 @@ test: lint ## lint, types, layers, tests and the examples of the documentation
 	@tools/need nginx nginx
 	@tools/need haproxy haproxy
 	@tools/need slowhttptest slowhttptest
-	$(BIN)/python -m pytest -o console_output_style=count --durations=5
+	@tools/need chromium chromium
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations=15
 
 lint: $(DEV_READY) ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -35,6 +39,7 @@ lint: $(DEV_READY) ## ruff and mypy --strict
 bench: $(DEV_READY) ## measure against nginx, uvicorn and others; ARGS="--only tcp --rounds 1 --seconds 2" narrows it
 	@tools/need nginx nginx
 	@tools/need wrk wrk
+	@test -d /usr/share/gocode/src/github.com/gin-gonic/gin || tools/apt-install golang-go golang-github-gin-gonic-gin-dev || true
 	$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(DEV_READY) ## what takes long: property tests, 10,000 connections, TLS churn, workers, fuzzing; ARGS=fuzz runs one of them

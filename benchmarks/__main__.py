@@ -36,6 +36,9 @@ PACKAGES = (
     "msgspec",
     "uvicorn",
     "starlette",
+    "fastapi",
+    "pydantic",
+    "blacksheep",
     "granian",
     "picows",
     "websockets",
@@ -114,6 +117,8 @@ def describe_machine() -> dict[str, str]:
         "nginx": _program_version(find_nginx(), "-v"),
         "Go": _program_version(golang.find_go(), "version"),
         "gnet": golang.gnet_version(),
+        "Gin": golang.gin_version(),
+        "Go of Gin": _program_version(golang.debian_go(), "version"),
         "load before": f"{os.getloadavg()[0]:.2f}",
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,11 +12,15 @@ from pathlib import Path
 
 from benchmarks.processes import ROOT, BenchError
 
-__all__ = ["GNET", "GO", "Built", "build", "find_go", "gnet_version"]
+__all__ = ["GIN", "GNET", "GO", "Built", "build", "debian_go", "find_go", "gin_version", "gnet_version"]
 
 GO = "go"
 GNET = "gnet"
+GIN = "gin"
 """Names of the programs: what peers say they need, and the folders they are built in."""
+
+DEBIAN_SOURCES = Path("/usr/share/gocode")
+"""Where Debian's packages put the sources of Go's libraries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +43,65 @@ def gnet_version() -> str:
     return found[1] if found else "unknown"
 
 
-def build(folder: Path) -> Built:
-    """Build all of them into ``folder``. gnet has to be downloaded for that, which not every machine can.
+def debian_go() -> str | None:
+    """Where Debian's own Go toolchain is, which may be another one than :func:`find_go` finds."""
+    return shutil.which("go", path="/usr/lib/go/bin")
 
-    :raises BenchError: what needs no download does not build either.
+
+def gin_version() -> str:
+    """The one Debian has packaged."""
+    try:
+        text = (DEBIAN_SOURCES / "src/github.com/gin-gonic/gin/version.go").read_text()
+    except FileNotFoundError:
+        return "none"
+    found = re.search(r'Version = "v([\d.]+)', text)
+    return found[1] if found else "unknown"
+
+
+def build(folder: Path) -> Built:
+    """Build all of them into ``folder``. gnet has to be downloaded for that, and Gin comes with Debian's packages: not
+    every machine can.
+
+    :raises BenchError: what needs nothing but Go does not build either.
     """
+    programs, notes = {}, []
     go = find_go()
     if go is None:
-        return Built({}, ["no Go toolchain: its peers are left out"])
-    programs = {GO: folder / GO}
-    if failure := _build(go, GO, programs[GO]):
-        raise BenchError(f"the Go peers do not build: {failure}")
-    if failure := _build(go, GNET, folder / GNET):
-        return Built(programs, [f"gnet is left out, it does not build: {failure.splitlines()[-1]}"])
-    return Built({**programs, GNET: folder / GNET})
+        notes.append("no Go toolchain: its peers are left out")
+    else:
+        if failure := _build(go, GO, folder / GO):
+            raise BenchError(f"the Go peers do not build: {failure}")
+        programs[GO] = folder / GO
+        if failure := _build(go, GNET, folder / GNET):
+            notes.append(f"gnet is left out, it does not build: {failure.splitlines()[-1]}")
+        else:
+            programs[GNET] = folder / GNET
+    if failure := build_gin(folder / GIN):
+        notes.append(f"Gin is left out, it does not build: {failure.splitlines()[-1]}")
+    else:
+        programs[GIN] = folder / GIN
+    return Built(programs, notes)
 
 
-def _build(go: str, name: str, binary: Path) -> str:
+def build_gin(binary: Path) -> str:
+    """Build Debian's Gin with Debian's Go, which knows its libraries by their folder and not by modules.
+
+    :return: why it could not be built; empty when it was.
+    """
+    go = debian_go()
+    if go is None or not (DEBIAN_SOURCES / "src/github.com/gin-gonic/gin").is_dir():
+        return "it needs Debian's packages golang-go and golang-github-gin-gonic-gin-dev"
+    env = {"GO111MODULE": "off", "GOPATH": str(DEBIAN_SOURCES), "GOFLAGS": "", "GOROOT": "", "CGO_ENABLED": "0"}
+    return _build(go, GIN, binary, env)  # and without a C compiler
+
+
+def _build(go: str, name: str, binary: Path, env: Mapping[str, str] | None = None) -> str:
     """Why it could not be built; empty when it was."""
     try:
         built = subprocess.run(
             [go, "build", "-o", str(binary), "."],
             cwd=ROOT / "benchmarks" / name,
+            env={**os.environ, **(env or {})},
             capture_output=True,
             text=True,
             check=False,

@@ -16,6 +16,8 @@ from benchmarks.processes import ROOT, BenchError, cpu_seconds, pinned
 
 CONNECTIONS = 64
 MESSAGE_BYTES = 64
+ORDER = Path(__file__).with_name("order.json")
+"""A kilobyte of JSON to send."""
 
 # Eight with Host, which wrk adds: about what a browser or a service mesh sends.
 HEADERS = (
@@ -26,6 +28,12 @@ HEADERS = (
     "Cache-Control: no-cache",
     "Cookie: session=4f9d2c7a81e64b0c; theme=dark",
     "X-Request-Id: 7b1c2f0e-5a53-4c7e-9d0f-3f3b8a3f6d11",
+)
+# What a page of another origin sends, and what comes with a JSON body (wrk adds Content-Length): eight again.
+ORIGIN_HEADERS = (*(each for each in HEADERS if not each.startswith("Cache-")), "Origin: https://shop.example")
+BODY_HEADERS = (
+    *(each for each in HEADERS if not each.startswith(("Cache-", "Accept-Language"))),
+    "Content-Type: application/json",
 )
 
 
@@ -72,20 +80,30 @@ def median(rounds: Sequence[Measure]) -> Measure:
     )
 
 
-def http_load(port: int, path: str, seconds: int, *, varied: bool = False) -> list[str]:
+def http_load(
+    port: int,
+    path: str,
+    seconds: int,
+    *,
+    varied: bool = False,
+    headers: Sequence[str] = HEADERS,
+    body: Path | None = None,
+) -> list[str]:
     """The command that keeps :data:`CONNECTIONS` connections busy with GETs.
 
     :param varied: no two of them are alike. Forebay remembers heads that repeat, which the same request again and again
         shows from its best side.
+    :param body: POSTs of what is in this file instead.
     """
     wrk = shutil.which("wrk")
     if wrk is None:
         raise BenchError("wrk is needed; `make bench` fetches it")
-    script = Path(__file__).with_name("wrk-varied.lua" if varied else "wrk.lua")
-    command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script)]
-    for header in HEADERS:
+    script = "wrk-varied.lua" if varied else "wrk.lua" if body is None else "wrk-post.lua"
+    command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(Path(__file__).with_name(script))]
+    for header in headers:
         command += ["-H", header]
-    return [*command, f"http://127.0.0.1:{port}{path}"]
+    command.append(f"http://127.0.0.1:{port}{path}")
+    return command if body is None else [*command, "--", str(body)]
 
 
 def tcp_load(port: int, seconds: int, *, connections: int = CONNECTIONS, size: int = MESSAGE_BYTES) -> list[str]:

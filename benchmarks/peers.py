@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.golang import GNET, GO
+from benchmarks.golang import GIN, GNET, GO
 from benchmarks.processes import BenchError
 
 FILE_PATH = "/file.bin"
@@ -53,6 +53,15 @@ def forebay_run(
         return [*forebay, "--bind", bind, "--workers", str(workers), "--admin", "off"]
 
     return command
+
+
+def forebay_web(name: str, *, log: bool = False) -> Callable[[Place], list[str]]:
+    """What is called ``name`` in :mod:`benchmarks.web_apps`.
+
+    :param log: with an access log, in a file.
+    """
+    run = forebay_run(name, "http", module="benchmarks.web_apps")
+    return lambda place: [*run(place), *(["--access-log", str(place.folder / "access.log")] if log else [])]
 
 
 def forebay_websocket(name: str) -> Callable[[Place], list[str]]:
@@ -161,6 +170,8 @@ def nginx_proxy(place: Place) -> list[str]:
 
 
 STARLETTE_APP = "benchmarks.servers.starlette_app:app"
+FASTAPI_APP = "benchmarks.servers.fastapi_app:app"
+BLACKSHEEP_APP = "benchmarks.servers.blacksheep_app:app"
 ASGI_APP = "benchmarks.servers.asgi_app:app"
 RSGI_APP = "benchmarks.servers.rsgi_app:app"
 
@@ -202,3 +213,8 @@ def go(mode: str) -> Callable[[Place], list[str]]:
 def gnet(place: Place) -> list[str]:
     """gnet's TCP echo, on one event loop."""
     return [str(place.programs[GNET]), str(place.port)]
+
+
+def gin(place: Place) -> list[str]:
+    """Gin, in release mode, without middleware."""
+    return [str(place.programs[GIN]), str(place.port)]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-from benchmarks.golang import GNET, GO
-from benchmarks.load import http_load, tcp_load, websocket_load
+from benchmarks.golang import GIN, GNET, GO
+from benchmarks.load import BODY_HEADERS, ORDER, ORIGIN_HEADERS, http_load, tcp_load, websocket_load
 from benchmarks.peers import (
     ASGI_APP,
+    BLACKSHEEP_APP,
+    FASTAPI_APP,
     FILE_PATH,
     RSGI_APP,
     STARLETTE_APP,
@@ -17,7 +20,9 @@ from benchmarks.peers import (
     forebay_file,
     forebay_gateway,
     forebay_run,
+    forebay_web,
     forebay_websocket,
+    gin,
     gnet,
     go,
     granian,
@@ -34,18 +39,28 @@ FOREBAY = "Forebay"
 NGINX = "nginx"
 UVICORN = "uvicorn"
 STARLETTE = "uvicorn + Starlette"
+FASTAPI = "uvicorn + FastAPI"
+UVICORN_BLACKSHEEP, GRANIAN_BLACKSHEEP = "uvicorn + BlackSheep", "granian + BlackSheep"
+GIN_PEER = "Gin"
+BARE_ROUTE = f"{FOREBAY}, the route alone"
 RSGI, ASGI = "granian, RSGI", "granian, ASGI"
 PICOWS = "picows"
 BARE = "bare uvloop Protocol"
 READLINE = "asyncio streams readline on uvloop"
 
+USER = "/users/42?name=bob"
+ORDERS = "/orders"
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Forebay's CPU time for each request is to be at most ``ratio`` of that of the cheapest of ``peers``."""
+    """What Forebay's CPU time for each request is to be, beside that of the cheapest of ``peers``: at most ``most``
+    times as much (``unit`` is ``x``), or at most ``most`` microseconds more (``us``).
+    """
 
     peers: tuple[str, ...]
-    ratio: float
+    most: float
+    unit: Literal["x", "us"] = "x"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +130,53 @@ SCENARIOS = (
     ),
     Scenario(
         name="json",
-        title="Typed JSON route `/users/42?name=bob`",
-        load=lambda port, seconds: http_load(port, "/users/42?name=bob", seconds),
+        title=f"Typed JSON route `{USER}`",
+        load=lambda port, seconds: http_load(port, USER, seconds),
         peers=(
             Peer(FOREBAY, forebay_run("json", "http")),
+            Peer(GIN_PEER, gin, needs=GIN),
             Peer("Go net/http", go("http"), needs=GO),
+            Peer(GRANIAN_BLACKSHEEP, granian("asgi", BLACKSHEEP_APP)),
+            Peer(UVICORN_BLACKSHEEP, uvicorn(BLACKSHEEP_APP)),
             Peer(STARLETTE, uvicorn(STARLETTE_APP)),
+            Peer(FASTAPI, uvicorn(FASTAPI_APP)),
         ),
-        targets=(Target((STARLETTE,), 0.40),),
+        targets=(Target((GIN_PEER,), 1.0), Target((STARLETTE,), 0.30), Target((FASTAPI,), 0.12)),
+    ),
+    Scenario(
+        name="middleware",
+        title="Typed JSON route with request id, CORS, access log",
+        load=lambda port, seconds: http_load(port, USER, seconds, headers=ORIGIN_HEADERS),
+        peers=(
+            Peer(FOREBAY, forebay_web("middleware", log=True)),
+            Peer(BARE_ROUTE, forebay_run("json", "http")),
+            Peer(f"{FOREBAY}, without the log", forebay_web("middleware")),
+        ),
+        targets=(Target((BARE_ROUTE,), 6.0, "us"),),
+    ),
+    Scenario(
+        name="body",
+        title="JSON body of 1 KiB, checked",
+        load=lambda port, seconds: http_load(port, ORDERS, seconds, headers=BODY_HEADERS, body=ORDER),
+        peers=(
+            Peer(FOREBAY, forebay_web("body")),
+            Peer(GIN_PEER, gin, needs=GIN),
+            Peer(GRANIAN_BLACKSHEEP, granian("asgi", BLACKSHEEP_APP)),
+            Peer(UVICORN_BLACKSHEEP, uvicorn(BLACKSHEEP_APP)),
+            Peer(FASTAPI, uvicorn(FASTAPI_APP)),
+        ),
+        targets=(Target((FASTAPI,), 0.2), Target((GRANIAN_BLACKSHEEP, UVICORN_BLACKSHEEP), 0.5)),
+    ),
+    Scenario(
+        name="dependency",
+        title="Typed JSON route with a dependency",
+        load=lambda port, seconds: http_load(port, USER, seconds),
+        peers=(
+            Peer(FOREBAY, forebay_web("dependency")),
+            Peer(BARE_ROUTE, forebay_run("json", "http")),
+            Peer(f"{FOREBAY}, closed after the response", forebay_web("dependency_closed")),
+        ),
+        targets=(Target((BARE_ROUTE,), 2.0, "us"),),
     ),
     Scenario(
         name="file",

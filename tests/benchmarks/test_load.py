@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks import golang
 from benchmarks.echo_load import LoadError, echoes, load, open_connections
-from benchmarks.load import http_load, measure, tcp_load
+from benchmarks.load import BODY_HEADERS, HEADERS, ORDER, ORIGIN_HEADERS, http_load, measure, tcp_load
 from benchmarks.orders import client
 from benchmarks.processes import BenchError, free_port, started
 from tests.benchmarks.misbehaving import server
@@ -90,13 +91,21 @@ def test_a_server_that_refuses_is_not_measured() -> None:
         measure([sys.executable, "-c", said], server=1)
 
 
-def test_requests_carry_eight_headers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven are given to wrk, each once; it adds Host."""
+@pytest.mark.parametrize(
+    ("headers", "body", "added"),
+    [(HEADERS, None, 1), (ORIGIN_HEADERS, None, 1), (BODY_HEADERS, ORDER, 2)],
+    ids=["plain", "of another origin", "with a body"],
+)
+def test_requests_carry_eight_headers(
+    headers: Sequence[str], body: Path | None, added: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is given to wrk once; it adds Host, and the length of content. The content is named behind the rest."""
     monkeypatch.setattr(shutil, "which", lambda name: name)
-    command = http_load(80, "/", 1)
+    command = http_load(80, "/", 1, headers=headers, body=body)
     given = [command[at + 1].partition(":")[0].lower() for at, word in enumerate(command) if word == "-H"]
-    assert len(set(given)) == len(given) == 7
-    assert "host" not in given
+    assert len(set(given)) == len(given) == 8 - added
+    assert not {"host", "content-length"} & set(given)
+    assert command[-2:] == (["--", str(body)] if body else [f"{headers[-1]}", "http://127.0.0.1:80/"])
 
 
 def test_a_client_that_ends_says_why() -> None:
@@ -108,23 +117,65 @@ def test_a_client_that_ends_says_why() -> None:
         crowd.order("open", 1)
 
 
+NO_GIN = "Gin is left out, it does not build: it needs Debian's packages golang-go and golang-github-gin-gonic-gin-dev"
+
+
 def test_go_peers_are_left_out_where_there_is_no_toolchain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """That is said, and is no error."""
     monkeypatch.setattr(golang, "find_go", lambda: None)
+    monkeypatch.setattr(golang, "debian_go", lambda: None)
     built = golang.build(tmp_path)
     assert not built.programs
-    assert built.notes == ["no Go toolchain: its peers are left out"]
+    assert built.notes == ["no Go toolchain: its peers are left out", NO_GIN]
 
 
 def test_gnet_alone_is_left_out_where_it_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The other Go peers are built without it, and the output says so."""
     monkeypatch.setattr(golang, "find_go", lambda: "go")
+    monkeypatch.setattr(golang, "build_gin", lambda binary: "")
     monkeypatch.setattr(
         golang, "_build", lambda go, name, binary: "a\ndial tcp: refused" if name == golang.GNET else ""
     )
     built = golang.build(tmp_path)
-    assert list(built.programs) == [golang.GO]
+    assert list(built.programs) == [golang.GO, golang.GIN]
     assert built.notes == ["gnet is left out, it does not build: dial tcp: refused"]
+
+
+@pytest.mark.parametrize("lacking", ["debian_go", "DEBIAN_SOURCES"])
+def test_gin_alone_is_left_out_without_debians_packages(
+    lacking: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both are needed, its sources and Debian's own toolchain, whichever other one there is."""
+    (tmp_path / "src/github.com/gin-gonic/gin").mkdir(parents=True)
+    monkeypatch.setattr(golang, "find_go", lambda: "go")
+    monkeypatch.setattr(golang, "debian_go", lambda: None if lacking == "debian_go" else "go")
+    monkeypatch.setattr(golang, "DEBIAN_SOURCES", tmp_path / ("none" if lacking == "DEBIAN_SOURCES" else ""))
+    monkeypatch.setattr(golang, "_build", lambda go, name, binary, env=None: "")
+    built = golang.build(tmp_path)
+    assert list(built.programs) == [golang.GO, golang.GNET]
+    assert built.notes == [NO_GIN]
+
+
+def test_gin_is_built_of_debians_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By Debian's toolchain, which looks for them in no module; its version is that of the sources."""
+    sources = tmp_path / "src/github.com/gin-gonic/gin"
+    sources.mkdir(parents=True)
+    (sources / "version.go").write_text('package gin\n\nconst Version = "v1.8.1"\n')
+    monkeypatch.setattr(golang, "find_go", lambda: None)
+    monkeypatch.setattr(golang, "debian_go", lambda: "/usr/lib/go/bin/go")
+    monkeypatch.setattr(golang, "DEBIAN_SOURCES", tmp_path)
+    told: list[tuple[str, str, Path, dict[str, str]]] = []
+
+    def build(go: str, name: str, binary: Path, env: dict[str, str]) -> str:
+        told.append((go, name, binary, env))
+        return ""
+
+    monkeypatch.setattr(golang, "_build", build)
+    assert list(golang.build(tmp_path).programs) == [golang.GIN]
+    ((go, name, binary, env),) = told
+    assert (go, name, binary) == ("/usr/lib/go/bin/go", "gin", tmp_path / "gin")
+    assert (env["GO111MODULE"], env["GOPATH"]) == ("off", str(tmp_path))
+    assert golang.gin_version() == "1.8.1"
 
 
 def test_go_peers_that_do_not_build_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

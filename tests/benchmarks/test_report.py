@@ -35,7 +35,7 @@ def test_medians_are_compared(forebay: tuple[float, ...], met: bool) -> None:
     measures = {FOREBAY: _measures(*forebay), "nginx": _measures(5.0, 1.0, 30.0)}
     result = summarise(PLAIN, {**measures, **dict.fromkeys(GRANIAN, _measures(20.0))})
     assert result.judged[0].most == 2.0
-    assert result.judged[0].ratio == sorted(forebay)[1] / 5.0
+    assert result.judged[0].measured == sorted(forebay)[1] / 5.0
     assert result.judged[0].met is met
 
 
@@ -44,7 +44,29 @@ def test_the_best_of_several_peers_counts(best: str) -> None:
     """Where a server can be driven in more than one way, the cheapest is what we are compared with."""
     peers = {name: _measures(12.0 if name == best else 18.0) for name in GRANIAN}
     result = summarise(PLAIN, {FOREBAY: _measures(9.0), "nginx": _measures(5.0), **peers})
-    assert (result.judged[1].peer, result.judged[1].ratio, result.judged[1].met) == (best, 0.75, False)
+    assert (result.judged[1].peer, result.judged[1].measured, result.judged[1].met) == (best, 0.75, False)
+
+
+@pytest.mark.parametrize(("alone", "more", "met"), [((9.0, 15.0, 9.5), 2.0, True), ((9.0, 14.0, 9.5), 3.0, False)])
+def test_what_is_added_is_that_of_the_same_round(alone: tuple[float, ...], more: float, met: bool) -> None:
+    """The median of the differences, and not the difference of the medians; the target is met up to its number."""
+    scenario = Scenario("more", "With more", lambda port, seconds: [], (), (Target(("alone",), 2.0, "us"),))
+    result = summarise(scenario, {FOREBAY: _measures(11.0, 17.0, 12.5), "alone": _measures(*alone)})
+    (judged,) = result.judged
+    assert (judged.peer, judged.measured, judged.met) == ("alone", more, met)
+    report = Report("2030-01-02T03:04:05+00:00", {"CPU": "x"}, 3, 5, [result])
+    word = "met" if met else "missed"
+    assert f"| With more | at most 2.0 us above alone | +{more} us | {word} |" in markdown(report)
+
+
+def test_a_target_without_its_peer_is_said_to_be_not_measured() -> None:
+    """What this machine lacks is neither met nor missed, and keeps nothing else from being judged."""
+    result = summarise(PLAIN, {FOREBAY: _measures(9.0), "nginx": _measures(9.0)})
+    assert [judged.met for judged in result.judged] == [True, None]
+    report = Report("2030-01-02T03:04:05+00:00", {"CPU": "x"}, 1, 5, [result])
+    wanted = "at most 0.65 x granian, RSGI or granian, ASGI"
+    assert f"| Plain 13-byte response | {wanted} |  | not measured |" in markdown(report)
+    assert len(tables(report)) == 2
 
 
 def test_markdown_shows_every_peer_and_verdict() -> None:
@@ -112,9 +134,9 @@ def test_cpu_time_of_the_whole_tree_counts() -> None:
             process.communicate(b"\n\n")
 
 
-def test_every_target_names_a_peer_of_its_scenario() -> None:
-    """Forebay comes first, and what it is compared with is measured even without Go's peers."""
+def test_every_target_names_peers_of_its_scenario() -> None:
+    """Forebay comes first, and is compared with what is measured beside it."""
     for scenario in SCENARIOS:
         assert scenario.peers[0].name == FOREBAY
         for target in scenario.targets:
-            assert set(target.peers) <= {peer.name for peer in scenario.peers if not peer.needs}
+            assert set(target.peers) <= {peer.name for peer in scenario.peers[1:]}

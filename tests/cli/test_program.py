@@ -43,7 +43,7 @@ name = "a"
 upstream = "a"
 """
 
-COMMANDS = ["run", "gateway", "up", "check", "version"]
+COMMANDS = ["run", "gateway", "up", "check", "routes", "new", "version"]
 
 
 def forebay(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
