@@ -8,12 +8,15 @@ often, which takes some minutes for each; ``-s`` shows what was measured.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import os
 import random
 import select
 import socket
 import ssl
+import sys
+import termios
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -320,24 +323,24 @@ async def behave(stage: Stage, over: asyncio.Event) -> None:
             await asyncio.sleep(0.005)
 
 
-async def in_rounds(stage: Stage, faults: Sequence[Fault], rounds: int = ROUNDS) -> None:
+async def in_rounds(stage: Stage, faults: Sequence[Fault], rounds: int = ROUNDS, at_once: int = AT_ONCE) -> None:
     """Do ``faults`` in turn over all their transports, ``rounds`` times in all, many at once, beside a client that
     behaves; and see that each ended as it should, and that memory does not grow."""
     cases = [(fault, transport) for fault in faults for transport in fault.over]
     over = asyncio.Event()
     behaving = asyncio.create_task(behave(stage, over))
     begin, before = time.monotonic(), 0
-    third = (rounds // 3 + AT_ONCE - 1) // AT_ONCE * AT_ONCE
+    third = (rounds // 3 + at_once - 1) // at_once * at_once
     done: list[tuple[Fault, str]] = []
     try:
-        for start in range(0, rounds, AT_ONCE):
-            batch = [cases[number % len(cases)] for number in range(start, min(start + AT_ONCE, rounds))]
+        for start in range(0, rounds, at_once):
+            batch = [cases[number % len(cases)] for number in range(start, min(start + at_once, rounds))]
             async with asyncio.TaskGroup() as group:
                 for fault, transport in batch:
                     group.create_task(_one(stage, fault, transport))
             done += batch
             assert not behaving.done() or behaving.result() is None
-            if start + AT_ONCE == third:
+            if start + at_once == third:
                 before = resident()
         grown = resident() - before
     finally:
@@ -390,9 +393,16 @@ async def cut_after(seconds: float, since: float | None = None) -> AsyncIterator
     """What happens inside takes that long, or has ``since``: nobody is cut before the time, or much later."""
     begin = time.monotonic() if since is None else since
     yield
-    took = time.monotonic() - begin
+    check_cut(seconds, begin)
+
+
+def check_cut(seconds: float, begin: float, last: float | None = None) -> None:
+    """It was cut just now: not before that long after ``begin``, nor much later than that long after ``last``, which is
+    when the last of it happened; None: at its beginning."""
+    now = time.monotonic()
+    took, late = now - begin, now - (begin if last is None else last) - seconds
     assert took >= seconds - EARLY, f"cut after {took:.3f} s, {seconds - took:.3f} s before the time"
-    assert took <= seconds + LATE + BUSY, f"cut after {took:.3f} s, {took - seconds:.3f} s late"
+    assert late <= LATE + BUSY, f"cut after {took:.3f} s, {late:.3f} s late"
 
 
 def reset(client: RawClient) -> None:
@@ -408,14 +418,20 @@ async def rest(client: RawClient) -> bytes:
     return b""
 
 
-async def gone(client: RawClient) -> None:
-    """Return when the connection is reset, or closed, without reading what the server has sent."""
+async def gone(client: RawClient) -> float:
+    """Return when the connection is reset, or closed, without reading what the server has sent: when the last of that
+    has come, which takes a while where many are served at once."""
     sock = client.writer.get_extra_info("socket")
     poll = select.poll()
     poll.register(sock.fileno(), 0)  # poll(2): POLLERR and POLLHUP are always told
-    async with asyncio.timeout(10):
+    last, waiting = time.monotonic(), 0
+    async with asyncio.timeout(20):
         while not poll.poll(0):
+            found = int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+            if found > waiting:
+                last, waiting = time.monotonic(), found
             await asyncio.sleep(0.02)
+    return last
 
 
 @asynccontextmanager
