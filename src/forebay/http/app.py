@@ -316,7 +316,9 @@ class App(Group, Generic[S]):
         if not self._frozen:
             self.freeze()
         try:
-            found = self._router.find(exchange.method, exchange.raw_path, exchange.host)
+            router = self._router
+            host = exchange.fields.host if router.by_host else b""
+            found = router.find(exchange.method, exchange.raw_path, host)
             if found is None:
                 route, path = self._missing.route_for(exchange.method, exchange.raw_path, exchange.host), None
             else:

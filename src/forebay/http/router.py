@@ -83,13 +83,15 @@ class Router(Generic[T]):
     :raises ValueError: the name of a converter is not ``[a-z][a-z0-9_]*``, or is built in already.
     """
 
-    __slots__ = ("_entries", "_hosts", "_quick", "_site", "converters")
+    __slots__ = ("_entries", "_hosts", "_quick", "_site", "by_host", "converters")
 
     def __init__(self, converters: Mapping[str, Converter] | None = None) -> None:
         self.converters = converters_with(converters)
         self._entries: list[Entry[T]] = []
         self._site: _Site[T] = _Site()  # of routes for every host
         self._hosts: Hosts[_Site[T]] | None = None  # of the others, if there are any
+        self.by_host = False
+        """Whether some routes are for certain hosts only."""
         self._quick = self._site.static  # what needs no look at the host: nothing, once there are host patterns
 
     def __repr__(self) -> str:
@@ -135,6 +137,7 @@ class Router(Generic[T]):
     def _site_of(self, host: str) -> _Site[T]:
         if self._hosts is None:
             self._hosts = Hosts()
+            self.by_host = True
             self._quick = {}
         return self._hosts.setdefault(parse_host_pattern(host), _Site)
 
