@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.tasks import _enter_task, _leave_task  # for those who step tasks: "Extending asyncio" in Python's manual
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from contextvars import Context, copy_context
 from types import coroutine
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from forebay.engine.tasks import Task, start_task
 
 __all__ = ["EagerTasks"]
+
+T = TypeVar("T")
 
 _Steps = Coroutine[Any, Any, None]
 
@@ -55,6 +57,31 @@ class EagerTasks:
         self._parked = _Parked(loop)
         return parked.take(steps, found, context)
 
+    def step(self, steps: Coroutine[Any, Any, T]) -> tuple[bool, T | Awaitable[T]]:
+        """Run ``steps`` up to its first wait: True and what it has returned, or False and the rest of it, to be awaited
+        by what is started with :meth:`start` right after that: for its coroutine it is one and the same task.
+
+        Raises what it raises.
+        """
+        parked = self._parked
+        loop = self._loop
+        if parked is None or loop is None or not parked.ready or parked.task.done():
+            self._park()
+            return False, steps
+        try:
+            _enter_task(loop, parked.task)
+        except RuntimeError:  # some other task is at work
+            return False, steps
+        context = copy_context()
+        try:
+            return False, _Rest(steps, context.run(steps.send, None), context)
+        except StopIteration as end:
+            return True, end.value
+        finally:
+            _leave_task(loop, parked.task)
+            if parked.taken:  # it has cancelled the task that it shared with others
+                self._parked = _Parked(loop)
+
     def _park(self) -> None:
         """Have a Task for the next one, unless one is on its way."""
         parked = self._parked
@@ -69,6 +96,33 @@ class EagerTasks:
         if parked is not None:
             parked.task.cancel()
             await asyncio.wait((parked.task,))
+
+
+class _Rest(Generic[T]):
+    """What is left of a coroutine, which waits for ``found``; it goes on in its own context."""
+
+    __slots__ = ("_context", "_found", "_steps")
+
+    def __init__(self, steps: Coroutine[Any, Any, T], found: Any, context: Context) -> None:
+        self._steps = steps
+        self._found = found
+        self._context = context
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        steps, run, found = self._steps, self._context.run, self._found
+        while True:
+            thrown = sent = None
+            try:
+                sent = yield found
+            except BaseException as error:
+                thrown = error
+            try:
+                found = run(steps.send, sent) if thrown is None else run(steps.throw, thrown)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            finally:
+                del thrown  # its traceback refers to us
 
 
 class _Parked:

@@ -11,6 +11,7 @@ import structlog
 
 from forebay.chain import Handler, compile_chain
 from forebay.engine.eager import EagerTasks
+from forebay.engine.loop import Cancelled
 from forebay.engine.tasks import Tasks
 from forebay.errors import ExecutorStopped, ProtocolError
 from forebay.http.background import BackgroundWork
@@ -237,7 +238,10 @@ class App(Group, Generic[S]):
         route.layers = (*route.group.all_layers(), *route.options.middleware)
         route.chain = compile_chain(route.layers, self._endpoint(route)) if route.layers else None
         route.by_request = route.is_blocking or route.binding.holds or route.answer is not None
-        route.plain = not (route.is_async or route.binding.waits or route.chain or route.by_request)
+        binding = route.binding
+        direct = not (binding.waits or route.chain or route.by_request)
+        route.direct = direct and route.is_async and not (binding.wants_body or binding.wants_request)
+        route.plain = direct and not route.is_async
         return route
 
     # -- life
@@ -329,7 +333,7 @@ class App(Group, Generic[S]):
         binding = route.binding
         if route.timeout is not None:
             exchange.expire_in(route.timeout)
-        if not route.plain or (binding.wants_body and not exchange.body_complete):
+        if not (route.plain or route.direct) or (binding.wants_body and not exchange.body_complete):
             Call(self, route, exchange, path).begin()
             return
         request = None
@@ -341,11 +345,19 @@ class App(Group, Generic[S]):
             else:
                 body = exchange.take_body() if binding.wants_body else b""
                 result = route.handler(**binding.bind(exchange, path, body, request, self))
+            if route.direct:
+                done, result = self.eager.step(result)
+                if not done:
+                    Call(self, route, exchange, path, result).begin()
+                    return
             answer = route.encode(result)
             if exchange.fields.msgpack:
                 answer = negotiated(exchange, result, answer)
         except Exception as error:
             answer = self.answer_of(error, exchange, route)
+        except Cancelled:  # its own: nobody else could have cancelled it yet
+            log.warning("handler was cancelled", app=self.name, method=exchange.method, route=route.pattern)
+            answer = problem(503)
         if isinstance(answer, Response):
             if answer.stream is not None or (request is not None and request.after_response):
                 Call(self, route, exchange, path).begin(answer, request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ class Call(Receiver, BodySource):
         "_readable",
         "_request",
         "_response",
+        "_rest",
         "_route",
         "_size",
         "_task",
@@ -52,8 +53,16 @@ class Call(Receiver, BodySource):
         "_writable",
     )
 
-    def __init__(self, app: App[Any], route: Route, exchange: Exchange, path_params: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        app: App[Any],
+        route: Route,
+        exchange: Exchange,
+        path_params: dict[str, Any] | None,
+        rest: Awaitable[Any] | None = None,
+    ) -> None:
         self._app = app
+        self._rest = rest  # of a handler that was begun
         self._route = route
         self._exchange = exchange
         self._path_params = path_params
@@ -121,7 +130,10 @@ class Call(Receiver, BodySource):
                 if not isinstance(answer, Response):
                     raise TypeError(f"middleware returned {type(answer).__name__}, not a Response")
             else:
-                if route.by_request:
+                if self._rest is not None:
+                    rest, self._rest = self._rest, None
+                    result = await rest
+                elif route.by_request:
                     self._request = request = self._made_request()
                     result = await app.invoke(route, request)
                 else:

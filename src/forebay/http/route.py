@@ -63,7 +63,7 @@ class Route:
     first; ``app`` is the application whose it is, which for a mounted one is not the one that serves."""
 
     __slots__ = (
-        "answer", "app", "binding", "by_request", "chain", "encode", "group", "handler", "host", "is_async",
+        "answer", "app", "binding", "by_request", "chain", "direct", "encode", "group", "handler", "host", "is_async",
         "is_blocking", "kind", "layers", "methods", "options", "pattern", "place", "plain", "settings", "signature",
         "socket_name", "timeout", "uses_threads",
     )  # fmt: skip
@@ -101,6 +101,8 @@ class Route:
         self.is_blocking = False
         self.by_request = False
         """Its arguments cannot be had from the exchange alone, without waiting."""
+        self.direct = False
+        """Its handler is a coroutine function that needs no more than the head: it is begun where that arrives."""
         self.plain = False
         """It can be answered where its request arrives, without a Task, but for content that is still to come."""
         self.uses_threads = False
