@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -47,13 +48,15 @@ STARTS, ANSWERS = 30.0, 15.0  # seconds
 
 
 class Page:
-    """One tab. ``errors`` has what its console was told of as an error: uncaught exceptions, ``console.error``, and
-    what the browser itself says, such as that a file could not be loaded."""
+    """One tab. ``errors`` has what its console was told of as an error or a warning: uncaught exceptions,
+    ``console.error``, and what the browser itself says, such as that a file could not be loaded. ``requests`` are the
+    URLs that it has asked for."""
 
     def __init__(self, browser: Browser, session: str) -> None:
         self._browser = browser
         self._session = session
         self.errors: list[str] = []
+        self.requests: list[str] = []
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
         """A method of the DevTools protocol, as ``Page.navigate``."""
@@ -92,6 +95,20 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
 
+    async def press(self, key: str) -> None:
+        """Press and release a key."""
+        text = {"Enter": "\r", " ": " "}.get(key)
+        code = {"Enter": 13, "Tab": 9, " ": 32, "Escape": 27}[key]
+        more = {"text": text} if text else {}
+        await self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, **more)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
+
+    async def choose_files(self, selector: str, *paths: Path) -> None:
+        """Have files in a file input."""
+        root = (await self.call("DOM.getDocument"))["root"]["nodeId"]
+        node = (await self.call("DOM.querySelector", nodeId=root, selector=selector))["nodeId"]
+        await self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
+
     async def screenshot(self, path: Path) -> None:
         """Write what is seen as PNG."""
         await self.call("Page.bringToFront")  # a tab behind others may not be painted
@@ -108,11 +125,13 @@ class Page:
         if method == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
             self.errors.append(f"exception: {details.get('exception', {}).get('description', details['text'])}")
-        elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
+        elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
             self.errors.append(f"console: {[arg.get('value', arg.get('description')) for arg in params['args']]}")
-        elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
+        elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             entry = params["entry"]
             self.errors.append(f"{entry['source']}: {entry['text']} {entry.get('url', '')}")
+        elif method == "Network.requestWillBeSent":
+            self.requests.append(params["request"]["url"])
 
 
 class Browser:
@@ -154,7 +173,7 @@ class Browser:
         target = (await self.call("Target.createTarget", url="about:blank"))["targetId"]
         session = (await self.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
         page = self._pages[session] = Page(self, session)
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
             await page.call(f"{domain}.enable")
         await page.resize(size)
         if url:
@@ -163,11 +182,17 @@ class Browser:
 
 
 @asynccontextmanager
-async def chromium(profile: Path) -> AsyncIterator[Browser]:
-    """A browser with an empty profile in ``profile``, until it is left."""
+async def chromium() -> AsyncIterator[Browser]:
+    """A browser with a profile of its own, until it is left."""
+    with tempfile.TemporaryDirectory(prefix="forebay-chromium-", ignore_cleanup_errors=True) as folder:
+        async with _chromium(Path(folder)) as browser:
+            yield browser
+
+
+@asynccontextmanager
+async def _chromium(profile: Path) -> AsyncIterator[Browser]:
     path = next((found for name in NAMES if (found := shutil.which(name))), None)
     assert path is not None, f"none of {', '.join(NAMES)} is on the path: apt-get install chromium"
-    profile.mkdir(parents=True, exist_ok=True)
     log = profile / "chromium.log"
     environment = {**os.environ, "HOME": str(profile), "XDG_CONFIG_HOME": str(profile), "XDG_CACHE_HOME": str(profile)}
     with log.open("wb") as output:

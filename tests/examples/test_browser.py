@@ -78,9 +78,9 @@ async def serving(target: str, folder: Path, **environment: str) -> AsyncIterato
 
 
 @pytest.fixture
-async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+async def browser() -> AsyncIterator[Browser]:
     """A browser of its own."""
-    async with chromium(tmp_path / "profile") as started:
+    async with chromium() as started:
         yield started
 
 

@@ -37,9 +37,9 @@ from tests.http.websockets_kit import request
 from tests.support import RawClient, eventually, open_descriptors
 
 ROUNDS = int(os.environ.get("FOREBAY_SOAK_ROUNDS", "240"))
-AT_ONCE = min(200, ROUNDS // 3)
+AT_ONCE = min(200, ROUNDS // 4)
 
-HEAD, IDLE, BODY, WRITE, LINGER, HANDSHAKE = 0.3, 0.6, 0.4, 0.5, 0.2, 0.7
+HEAD, IDLE, BODY, WRITE, LINGER, HANDSHAKE = 0.5, 0.8, 0.6, 0.6, 0.2, 0.9
 TIMEOUTS = ServerTimeouts(head=HEAD, idle=IDLE, body=BODY, body_rate=240, write=WRITE, linger=LINGER)
 PING, PONG = 0.3, 0.3
 

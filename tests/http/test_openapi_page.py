@@ -20,7 +20,7 @@ from forebay.http import App, HTTPServer, Request
 from forebay.http.middleware import SecurityHeaders
 from forebay.http.openapi import OpenAPI, install
 from forebay.testing import TestClient
-from tests.http.browser import Tab, browser
+from tests.browser import PHONE, Page, chromium
 from tests.http.openapi_app import HOSTILE, TOKEN, everything
 from tests.support import running
 
@@ -28,13 +28,11 @@ READY = "document.documentElement.dataset.state === 'ready'"
 
 
 @asynccontextmanager
-async def showing(app: App[Any], path: str = "/docs") -> AsyncIterator[tuple[Tab, str]]:
+async def showing(app: App[Any], path: str = "/docs") -> AsyncIterator[tuple[Page, str]]:
     """The docs page of an application in a browser, and where the application is."""
-    async with running(HTTPServer(app, bind="http://127.0.0.1:0")) as server, browser() as made:
+    async with running(HTTPServer(app, bind="http://127.0.0.1:0")) as server, chromium() as made:
         home = f"http://127.0.0.1:{server.addresses[0].port}"
-        tab = await made.tab()
-        await tab.size(1280, 900)
-        await tab.open(home + path)
+        tab = await made.page(home + path)
         await tab.until(READY)
         yield tab, home
 
@@ -44,7 +42,7 @@ def quoted(text: Any) -> str:
     return json.dumps(text)
 
 
-async def opened(tab: Tab, name: str) -> str:
+async def opened(tab: Page, name: str) -> str:
     """Open an operation, as a link to it does; gives the selector of its card."""
     await tab.evaluate(f"location.hash = {quoted('op-' + name)}")
     card = f"#op-{name}"
@@ -52,7 +50,7 @@ async def opened(tab: Tab, name: str) -> str:
     return card
 
 
-async def fill(tab: Tab, card: str, **values: str) -> None:
+async def fill(tab: Page, card: str, **values: str) -> None:
     """Type values into the fields of a form."""
     for name, value in values.items():
         field = f'{card} .try [data-name="{name.replace("_", "-") if name.startswith("x_") else name}"]'
@@ -62,25 +60,25 @@ async def fill(tab: Tab, card: str, **values: str) -> None:
         )
 
 
-async def sent(tab: Tab, card: str) -> str:
+async def sent(tab: Page, card: str) -> str:
     """Send what is in the form; gives what the page says then."""
     await tab.evaluate(f"document.querySelector('{card} .send').click()")
     return await shown(tab, card)
 
 
-async def shown(tab: Tab, card: str) -> str:
+async def shown(tab: Page, card: str) -> str:
     """What the page says of the answer, once it is there."""
     ready = f"(() => {{ const card = document.querySelector('{card}'); return !card.querySelector('.send').disabled"
     await tab.until(ready + " && card.querySelector('.result').textContent !== '' })()")
     return str(await tab.evaluate(f"document.querySelector('{card} .result').innerText"))
 
 
-async def body_of(tab: Tab, card: str) -> Any:
+async def body_of(tab: Page, card: str) -> Any:
     """The JSON that is shown as the answer."""
     return json.loads(await tab.evaluate(f"document.querySelector('{card} .answer-body').textContent"))
 
 
-async def curl_of(tab: Tab, card: str) -> list[str]:
+async def curl_of(tab: Page, card: str) -> list[str]:
     """The command that is shown, as a shell reads it."""
     text = await tab.evaluate(f"document.querySelector('{card} .curl').textContent")
     script = f"set -- {text}\nprintf '%s\\0' \"$@\""
@@ -95,9 +93,9 @@ async def run(command: list[str]) -> bytes:
     ).stdout
 
 
-def own_complaints(tab: Tab) -> list[str]:
+def own_complaints(tab: Page) -> list[str]:
     """All that the console says, but for the statuses of requests that were tried."""
-    return [text for text in tab.complaints if not text.startswith("network: Failed to load resource")]
+    return [text for text in tab.errors if not text.startswith("network: Failed to load resource")]
 
 
 # -- without a browser
@@ -150,7 +148,7 @@ async def test_the_page_shows_every_operation_without_complaints() -> None:
         await tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
         await asyncio.sleep(0)
         text = str(await tab.evaluate("document.body.innerText"))
-        assert tab.complaints == []
+        assert tab.errors == []
         assert all(url.startswith((home + "/", "data:")) for url in tab.requests), tab.requests
     for expected in (
         "All that grows.",
@@ -215,9 +213,9 @@ async def test_a_document_that_cannot_be_read_is_said_in_words() -> None:
 
     app: App[Any] = App(middleware=[closed])
     install(app, OpenAPI("A", "1"))
-    async with running(HTTPServer(app, bind="http://127.0.0.1:0")) as server, browser() as made:
-        tab = await made.tab()
-        await tab.open(f"http://127.0.0.1:{server.addresses[0].port}/docs")
+    async with running(HTTPServer(app, bind="http://127.0.0.1:0")) as server, chromium() as made:
+        tab = await made.page()
+        await tab.goto(f"http://127.0.0.1:{server.addresses[0].port}/docs")
         text = await tab.until("document.querySelector('#state.wrong')?.textContent")
     assert text == "The document at /openapi.json could not be read: it was answered with 403 Forbidden."
 
@@ -361,10 +359,10 @@ async def test_an_answer_that_goes_on_can_be_stopped() -> None:
 async def test_a_server_that_is_gone_is_said_in_words() -> None:
     """And so is one that the page may not reach at all."""
     app = everything()
-    async with browser() as made:
-        tab = await made.tab()
+    async with chromium() as made:
+        tab = await made.page()
         async with running(HTTPServer(app, bind="http://127.0.0.1:0")) as server:
-            await tab.open(f"http://127.0.0.1:{server.addresses[0].port}/docs")
+            await tab.goto(f"http://127.0.0.1:{server.addresses[0].port}/docs")
             await tab.until(READY)
             card = await opened(tab, "home")
             await tab.evaluate(f"document.querySelector('{card} .send').click()")
@@ -391,7 +389,7 @@ async def test_below_a_prefix_requests_go_below_it() -> None:
         card = await opened(tab, "thing")
         assert "200 OK" in await sent(tab, card)
         assert (await curl_of(tab, card))[1] == f"{home}/in/thing"
-        assert tab.complaints == []
+        assert tab.errors == []
 
 
 # -- for everybody
@@ -437,7 +435,7 @@ async def test_a_phone_has_it_all(tmp_path: Path, dark: bool) -> None:
     """Nothing is wider than the screen; the navigation is behind a button; texts can be told from what is behind them,
     by day and by night (WCAG 2.2, 1.4.3: 4.5 to 1)."""
     async with showing(everything()) as (tab, _):
-        await tab.size(390, 844, dark=dark)
+        await tab.resize(PHONE, dark=dark)
         await tab.evaluate("document.querySelectorAll('.operation').forEach((one) => { one.open = true })")
         await tab.until("[...document.querySelectorAll('.operation')].every((one) => one.querySelector('.inside'))")
         assert await tab.evaluate("document.documentElement.scrollWidth") <= 390
