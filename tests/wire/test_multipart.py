@@ -361,7 +361,11 @@ def test_beside_python_multipart(body: bytes) -> None:
             for escape, text in (("%22", '"'), ("%0D", "\r"), ("%0A", "\n")):
                 part.name = part.name.replace(escape, text)
                 part.filename = part.filename and part.filename.replace(escape, text)
-        assert mine == other
+        if mine != other:
+            # A part without content may end with its headers, whose last CRLF is the boundary's then (RFC 2046 section
+            # 5.1.1). They take that boundary for content.
+            assert re.search(rb"\r\n\r\n--b-B", body), body
+            assert any(not part.content for part in mine), (mine, other)
     elif status is not None and not refused:
         with pytest.raises(ProtocolError) as caught:
             for _ in range(2):
