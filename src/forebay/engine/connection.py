@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable
 from math import inf
-from types import coroutine
 from typing import Any, cast
 
 import structlog
@@ -13,20 +12,22 @@ import structlog
 from forebay.engine.ending import Leaving, Lingering, reset
 from forebay.engine.ends import Ends
 from forebay.engine.handler import CloseReason, ConnectionHandler, ConnectionOwner
-from forebay.engine.inbox import EAGER, MESSAGE, Inbox
+from forebay.engine.inbox import Inbox
 from forebay.engine.loop import RESOLUTION, TURN
 from forebay.engine.outbound import Outgoing
+from forebay.engine.receiving import Receives
 from forebay.engine.sendfile import SendsFiles
 from forebay.engine.settings import SlowConsumer
 from forebay.engine.timing import Pulse
-from forebay.errors import ConnectionClosed, DeadlineExceeded
 
 __all__ = ["CloseReason", "Connection", "ConnectionHandler", "ConnectionOwner"]
 
 log = structlog.get_logger("forebay.engine")
 
+_CORKED_AT_MOST = 64  # messages: enough to save nearly all the system calls, few enough for writable to tell the truth
 
-class Connection(Ends, SendsFiles, asyncio.Protocol):
+
+class Connection(Ends, Receives, SendsFiles, asyncio.Protocol):
     """One connection. Servers and :func:`~forebay.engine.dial` make them; handlers use them, on the loop's thread only.
 
     ``state`` is free for the handler's own use. Counters: ``bytes_in``, ``bytes_out``, ``messages_in``,
@@ -37,6 +38,7 @@ class Connection(Ends, SendsFiles, asyncio.Protocol):
     """
 
     __slots__ = (
+        "_corked",
         "_deadline",
         "_eof",
         "_gone",
@@ -79,6 +81,7 @@ class Connection(Ends, SendsFiles, asyncio.Protocol):
         self._deadline: float | None = None  # the handler's own, in place of the owner's timing
         self._paused = self._eof = self._gone = self._told = False
         self._outgoing: Outgoing | None = None
+        self._corked: list[bytes] | None = None  # what is to leave together
 
     def __repr__(self) -> str:
         how = self.close_reason or ("closing" if self.closing else "open")
@@ -109,10 +112,45 @@ class Connection(Ends, SendsFiles, asyncio.Protocol):
             return
         self.messages_out += 1
         self.bytes_out += len(message)
-        if self.writable:
-            self.transport.write(message)
+        self.put(message)
+
+    def put(self, data: bytes) -> None:
+        """Send ``data``, which is encoded, and counted."""
+        corked = self._corked
+        if corked is None:
+            if self.writable:
+                self.transport.write(data)
+            else:
+                self.outgoing().put(data)
         else:
-            self.outgoing().put(message)
+            corked.append(data)
+            if len(corked) >= _CORKED_AT_MOST or not self.writable:
+                self.uncork()
+
+    def write_soon(self, message: Any) -> None:
+        """As :meth:`write`, but leave at the end of this turn of the loop, with what is written until then, behind
+        the writes of other connections: see :mod:`forebay.engine.corks`. For answers that are made in ``on_message``.
+        """
+        if self.closing:
+            self.writes_dropped += 1
+            return
+        self.messages_out += 1
+        self.bytes_out += len(message)
+        if self._corked is None:
+            self._corked = [message]
+            self._ticker.corks.add(self)
+        else:
+            self.put(message)
+
+    def uncork(self) -> None:
+        """Give the transport what is kept to leave as one write."""
+        corked, self._corked = self._corked, None
+        if corked:
+            if self.writable:
+                self.transport.write(corked[0] if len(corked) == 1 else b"".join(corked))
+            else:
+                for data in corked:  # each on its own: it may be dropped
+                    self.outgoing().put(data)
 
     def send(self, message: Any) -> Awaitable[None]:
         """Send ``message`` now, and wait, by ``await``, while the peer is too slow to take what was sent.
@@ -153,46 +191,9 @@ class Connection(Ends, SendsFiles, asyncio.Protocol):
             await self.outgoing().wait()
         raise self.closed_error()
 
-    async def receive(self, timeout: float | None = None) -> Any:
-        """The next message. For coroutine handlers.
-
-        :param timeout: seconds to wait for it; ``None``: only the owner's timeouts count.
-        :raises ConnectionClosed: none will come: the peer has ended its side, or the server drains.
-        :raises FramingError: the peer sent bytes that are not a message.
-        :raises DeadlineExceeded: it did not come in time.
-        """
-        try:
-            if timeout is None:
-                return await self.__anext__()
-            async with asyncio.timeout(timeout):
-                return await self.__anext__()
-        except TimeoutError:
-            raise DeadlineExceeded(f"{self.peer} sent no message within {timeout} s") from None
-        except StopAsyncIteration:
-            raise self.closed_error() from None
-
-    def __aiter__(self) -> Connection:
-        return self
-
-    @coroutine
-    def __anext__(self) -> Generator[Any, Any, Any]:
-        inbox = self._inbox or self._no_inbox()
-        if inbox.stepping and not inbox.queued and not inbox.ended and (not EAGER or inbox.is_stepped()):
-            return (yield MESSAGE)
-        if inbox.messages:
-            return self.take(inbox)
-        if inbox.ended and inbox.error is None:
-            raise StopAsyncIteration
-        if not (yield from inbox.wait().__await__()):
-            raise StopAsyncIteration
-        return self.take(inbox)
-
     def write_buffer_size(self) -> int:
         """Bytes written that the kernel has not taken yet."""
         return self._outgoing.waiting() if self._outgoing is not None else self.transport.get_write_buffer_size()
-
-    def uncork(self) -> None:
-        """Give the transport what was written while messages are being handed over."""
 
     def partial_since(self) -> float | None:
         """Since when a message has been incomplete, at the latest; ``None``: none is."""
@@ -238,6 +239,7 @@ class Connection(Ends, SendsFiles, asyncio.Protocol):
         """
         if self.closing:
             return
+        self.uncork()
         self.closing = True
         self.close_reason = reason
         outgoing = self._outgoing
@@ -264,6 +266,7 @@ class Connection(Ends, SendsFiles, asyncio.Protocol):
         if self._gone:
             return
         self.closing = True
+        self._corked = None
         if self.close_reason is None:
             self.close_reason = reason
         reset(self.transport)
@@ -362,6 +365,7 @@ class Connection(Ends, SendsFiles, asyncio.Protocol):
         if self._gone:
             return
         self._gone = self.closing = True
+        self._corked = None
         if self.close_reason is None:
             self.close_reason = CloseReason.PEER if exc is None else CloseReason.RESET
         self._ticker.discard(self)
@@ -466,22 +470,3 @@ class Connection(Ends, SendsFiles, asyncio.Protocol):
     def _wake(self) -> None:
         if self._outgoing is not None and self._outgoing.wake():
             self._told = self._told or self.closing
-
-    def closed_error(self) -> ConnectionClosed:
-        """What those are told who want to send or receive."""
-        why = self.close_reason or (CloseReason.PEER if self._eof else CloseReason.DRAIN)
-        return ConnectionClosed(f"the connection with {self.peer} is closed ({why})")
-
-    def _no_inbox(self) -> Inbox:
-        raise RuntimeError("only coroutine handlers receive; an event-style handler gets on_message")
-
-    def take(self, inbox: Inbox) -> Any:
-        """The oldest message of the inbox."""
-        message = inbox.take()
-        self.make_room(inbox)
-        return message
-
-    def make_room(self, inbox: Inbox) -> None:
-        """Go on reading, if it was the full inbox that stopped us and it is low now."""
-        if self._paused and inbox.low and not inbox.ended:
-            self.resume_reading()

@@ -21,19 +21,16 @@ log = structlog.get_logger("forebay.engine")
 LAST_WORDS = 1.0
 """Seconds a peer that sent nonsense has to read what it was told before the close."""
 
-_CORKED_AT_MOST = 64  # messages: enough to save nearly all the system calls, few enough for writable to tell the truth
-
 
 class FramedConnection(Connection):
     """A connection whose bytes are cut into messages."""
 
-    __slots__ = ("_corked", "_decoder", "_framing")
+    __slots__ = ("_decoder", "_framing")
 
     def __init__(self, owner: ConnectionOwner, handler: ConnectionHandler, inbox: Inbox | None, framing: Framing):
         super().__init__(owner, handler, inbox)
         self._framing = framing
         self._decoder = framing.decoder()
-        self._corked: list[bytes] | None = None
 
     def write(self, message: Any) -> None:
         """See :meth:`Connection.write`."""
@@ -43,15 +40,11 @@ class FramedConnection(Connection):
         data = self._framing.encode(message)
         self.messages_out += 1
         self.bytes_out += len(data)
-        if not self.writable:
-            self.uncork()
-            self.outgoing().put(data)
-        elif self._corked is None:
-            self.transport.write(data)
-        else:
-            self._corked.append(data)
-            if len(self._corked) >= _CORKED_AT_MOST:
-                self.uncork()
+        self.put(data)
+
+    def write_soon(self, message: Any) -> None:
+        """See :meth:`Connection.write_soon`."""
+        super().write_soon(self._framing.encode(message))
 
     def send(self, message: Any) -> Awaitable[None]:
         """See :meth:`Connection.send`."""
@@ -91,7 +84,8 @@ class FramedConnection(Connection):
     def _deliver(self, messages: list[Any]) -> None:
         """Hand several messages over; what is written meanwhile leaves as one write."""
         self.heard_at = self._ticker.now
-        self._corked = []
+        if self._corked is None:
+            self._corked = []
         try:
             for message in messages:
                 if self.closing:
@@ -100,7 +94,6 @@ class FramedConnection(Connection):
                 self._handler.on_message(self, message)
         finally:
             self.uncork()
-            self._corked = None
 
     def _begun(self) -> None:
         """Bytes are left of a message: it has to be complete in time, however slowly the next ones come."""
@@ -125,22 +118,6 @@ class FramedConnection(Connection):
     def buffer_size(self) -> int:
         """See :meth:`Connection.buffer_size`."""
         return super().buffer_size() + self._decoder.pending
-
-    def close(self, reason: CloseReason = CloseReason.APP, *, linger: float = 0.0) -> None:
-        """See :meth:`Connection.close`."""
-        self.uncork()
-        super().close(reason, linger=linger)
-
-    def uncork(self) -> None:
-        """See :meth:`Connection.uncork`."""
-        if self._corked:
-            messages = self._corked.copy()
-            self._corked.clear()
-            if self.writable:
-                self.transport.write(b"".join(messages))
-            else:
-                for data in messages:  # each on its own: it may be dropped
-                    self.outgoing().put(data)
 
     def eof_received(self) -> bool:
         """Called by the event loop."""

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
+from forebay.engine.corks import Corks
 from forebay.policy.timers import Timed, TimerWheel
 
 __all__ = [
@@ -119,14 +120,16 @@ class Ticker(TimerWheel[Timed]):
     """A loop's timer wheel, driven by one timer of the loop per tick, and only while the wheel holds something.
 
     ``done`` is a future that is done: what is returned, instead of a coroutine, where there is nothing to wait for.
+    ``corks`` are the connections whose writes wait for the end of the turn.
     ``credit`` is how many bytes more may be sent by who never waits, before the loop has its turn: see :data:`TURN`.
     """
 
-    __slots__ = ("__weakref__", "_ticking", "credit", "done")
+    __slots__ = ("__weakref__", "_ticking", "corks", "credit", "done")
 
     def __init__(self) -> None:
         super().__init__(RESOLUTION, now())
         self._ticking = False
+        self.corks = Corks()
         self.credit = TURN
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.done.set_result(None)

@@ -89,7 +89,7 @@ class HTTPConnection(ConnectionHandler):
             out = self._out
             if out is not None:
                 self._out = None
-                conn.write(out[0] if len(out) == 1 else b"".join(out))
+                conn.write_soon(out[0] if len(out) == 1 else b"".join(out))
         else:
             if self._reader.held and self._reader.kept > _HELD_AT_MOST:
                 conn.pause_reading()
