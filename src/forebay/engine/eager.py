@@ -6,7 +6,6 @@ import asyncio
 from asyncio.tasks import _enter_task, _leave_task  # for those who step tasks: "Extending asyncio" in Python's manual
 from collections.abc import Awaitable, Coroutine, Generator
 from contextvars import Context, copy_context
-from types import coroutine
 from typing import Any, Generic, TypeVar
 
 from forebay.engine.tasks import Task, start_task
@@ -55,7 +54,7 @@ class EagerTasks:
         finally:
             _leave_task(loop, parked.task)
         self._parked = _Parked(loop)
-        return parked.take(steps, found, context)
+        return parked.take(_Rest(steps, found, context))
 
     def step(self, steps: Coroutine[Any, Any, T]) -> tuple[bool, T | Awaitable[T]]:
         """Run ``steps`` up to its first wait: True and what it has returned, or False and the rest of it, to be awaited
@@ -99,76 +98,21 @@ class EagerTasks:
 
 
 class _Rest(Generic[T]):
-    """What is left of a coroutine, which waits for ``found``; it goes on in its own context."""
+    """What is left of a coroutine, which waits for ``found``; it goes on in its own context. ``thrown`` is what came of
+    the wait, where that is known before it is awaited."""
 
-    __slots__ = ("_context", "_found", "_steps")
+    __slots__ = ("_context", "_found", "_steps", "thrown")
 
     def __init__(self, steps: Coroutine[Any, Any, T], found: Any, context: Context) -> None:
         self._steps = steps
         self._found = found
         self._context = context
+        self.thrown: BaseException | None = None
 
     def __await__(self) -> Generator[Any, Any, T]:
-        steps, run, found = self._steps, self._context.run, self._found
-        while True:
-            thrown = sent = None
-            try:
-                sent = yield found
-            except BaseException as error:
-                thrown = error
-            try:
-                found = run(steps.send, sent) if thrown is None else run(steps.throw, thrown)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            finally:
-                del thrown  # its traceback refers to us
-
-
-class _Parked:
-    """A Task that waits for a coroutine to go on with. It is ``ready`` once it has begun to: a Task that is cancelled
-    before its first step never takes it."""
-
-    __slots__ = ("_context", "_found", "_nap", "_steps", "ready", "task")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._nap: asyncio.Future[None] = loop.create_future()
-        self._steps: _Steps | None = None
-        self._found: Any = None
-        self._context: Context | None = None
-        self.ready = False
-        self.task: Task[None] = Task(self._run(), loop=loop)
-
-    @property
-    def taken(self) -> bool:
-        """Whether it has something to go on with, or was cancelled."""
-        return self._nap.done()
-
-    def take(self, steps: _Steps, found: Any, context: Context) -> Task[None]:
-        """Go on with ``steps``, which waits for ``found``."""
-        self._steps = steps
-        self._found = found
-        self._context = context
-        if not self._nap.done():  # else it has cancelled itself
-            self._nap.set_result(None)
-        return self.task
-
-    async def _run(self) -> None:
-        self.ready = True
-        cancelled = None
-        try:
-            await self._nap
-        except asyncio.CancelledError as error:
-            if self._steps is None:
-                return
-            cancelled = error
-        await self._drive(cancelled)
-
-    @coroutine
-    def _drive(self, thrown: BaseException | None) -> Generator[Any, Any, None]:
         """Hand what the coroutine waits for to the Task, and what came of it back."""
-        steps, run, found = self._steps, self._context.run, self._found  # type: ignore[union-attr]
-        self._steps = self._context = self._found = None
+        steps, run, found = self._steps, self._context.run, self._found
+        thrown, self.thrown = self.thrown, None
         if thrown is not None and found is not None and found.cancel(*thrown.args):
             thrown = None  # what it waits for is cancelled, as Task.cancel does it, and tells it
         while True:
@@ -178,11 +122,47 @@ class _Parked:
                     sent = yield found
                 except BaseException as error:
                     thrown = error
+            injected, thrown = thrown, None
             try:
-                if thrown is None:
-                    found = run(steps.send, sent)  # type: ignore[union-attr]
-                else:
-                    injected, thrown = thrown, None
-                    found = run(steps.throw, injected)  # type: ignore[union-attr]
-            except StopIteration:
-                return
+                found = run(steps.send, sent) if injected is None else run(steps.throw, injected)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            finally:
+                del injected  # its traceback refers to us
+
+
+class _Parked:
+    """A Task that waits for a coroutine to go on with. It is ``ready`` once it has begun to: a Task that is cancelled
+    before its first step never takes it."""
+
+    __slots__ = ("_nap", "_rest", "ready", "task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._nap: asyncio.Future[None] = loop.create_future()
+        self._rest: _Rest[None] | None = None
+        self.ready = False
+        self.task: Task[None] = Task(self._run(), loop=loop)
+
+    @property
+    def taken(self) -> bool:
+        """Whether it has something to go on with, or was cancelled."""
+        return self._nap.done()
+
+    def take(self, rest: _Rest[None]) -> Task[None]:
+        """Go on with ``rest``."""
+        self._rest = rest
+        if not self._nap.done():  # else it has cancelled itself
+            self._nap.set_result(None)
+        return self.task
+
+    async def _run(self) -> None:
+        self.ready = True
+        try:
+            await self._nap
+        except asyncio.CancelledError as error:
+            if self._rest is not None:
+                self._rest.thrown = error
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            await rest

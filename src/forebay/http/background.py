@@ -47,7 +47,7 @@ class _Work:
         while isinstance(bare, partial):
             bare = bare.func
         self.name: str = getattr(bare, "__qualname__", "") or type(bare).__qualname__
-        code = getattr(bare, "__code__", None) or getattr(getattr(bare, "__call__", None), "__code__", None)  # noqa: B004
+        code = getattr(bare, "__code__", None) or getattr(getattr(bare, "__call__", None), "__code__", None)  # noqa: B004  # that of a callable object
         self.place = "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
         self.request_id = request_id
         self.handle: Handle[Any] | None = None
