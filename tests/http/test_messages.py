@@ -47,7 +47,7 @@ def test_response_headers_change() -> None:
     headers["a"] = "2"
     headers.add("Set-Cookie", "x=1")
     headers.add("set-cookie", "y=2")
-    assert headers.encode() == b"a: 2\r\nSet-Cookie: x=1\r\nset-cookie: y=2\r\n"
+    assert headers.encode() == b"a: 2\r\nset-cookie: x=1\r\nset-cookie: y=2\r\n"
     assert list(headers) == ["a", "set-cookie"]
     del headers["SET-COOKIE"]
     assert headers.encode() == b"a: 2\r\n"
@@ -90,7 +90,7 @@ def test_a_given_type_and_status_come_first() -> None:
     response = Response("<p>", status=201, content_type="text/html")
     assert (response.status, response.headers["content-type"]) == (201, "text/html")
     assert (
-        Response("a", headers={"Content-Type": "a/b"}, content_type="c/d").headers.encode() == b"Content-Type: a/b\r\n"
+        Response("a", headers={"Content-Type": "a/b"}, content_type="c/d").headers.encode() == b"content-type: a/b\r\n"
     )
 
 

@@ -16,6 +16,7 @@ from forebay.http.form_data import FormData
 from forebay.http.group import Group
 from forebay.http.headers import Headers, MutableHeaders
 from forebay.http.messages import HTTPMiddleware, Next, Request, Response
+from forebay.http.request_hook import RequestHook
 from forebay.http.server import HTTPServer, ServerLimits, ServerTimeouts
 from forebay.http.uploads import UploadFile
 from forebay.http.websocket import WebSocket, WebSocketHandler, WebSocketSettings
@@ -63,6 +64,7 @@ __all__ = [
     "Query",
     "Receiver",
     "Request",
+    "RequestHook",
     "Response",
     "ServerLimits",
     "ServerTimeouts",

@@ -50,6 +50,9 @@ def escape(data: bytes) -> str:
     return _ODD.sub(lambda match: _ESCAPES[match[0][0]], data).decode()
 
 
+_target = lru_cache(256)(escape)  # many come again and again
+
+
 class Clock:
     """What time it is, as text that is made once a second.
 
@@ -106,10 +109,11 @@ def _apache(clock: Clock, tail: Callable[[Exchange], str]) -> LineFormat:
     def line(exchange: Exchange, at: float) -> str:
         if at >= clock.until:
             clock.renew(at)
-        user = "-" if exchange.notes is None else _note(exchange, "user").replace(" ", "\\x20")
+        notes = exchange.notes
+        user = "-" if notes is None or "user" not in notes else _note(exchange, "user").replace(" ", "\\x20")
         return (
-            f'{_client(exchange.client)} - {user} {clock.clf} "{exchange.method} {escape(exchange.target)} '
-            f'{"HTTP/1.1" if exchange.http11 else "HTTP/1.0"}" '
+            f'{_client(exchange.client)} - {user} {clock.clf} "{exchange.method} {_target(exchange.target)} '
+            f'{"HTTP/1.1" if exchange.fields.http11 else "HTTP/1.0"}" '
             f"{exchange.status or NOT_ANSWERED} {exchange.body_sent or '-'}{tail(exchange)}"
         )
 

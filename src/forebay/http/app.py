@@ -27,7 +27,8 @@ from forebay.http.group import Group, Registration
 from forebay.http.messages import HTTPMiddleware, Request, Response
 from forebay.http.missing import MissingRoutes
 from forebay.http.problems import is_expected, problem, problem_of
-from forebay.http.results import negotiated
+from forebay.http.request_hook import Hooks
+from forebay.http.results import Answer, negotiated
 from forebay.http.route import Route
 from forebay.http.route_table import build_path
 from forebay.http.router import Router
@@ -236,12 +237,17 @@ class App(Group, Generic[S]):
     def finish(self, route: Route) -> Route:
         """With its middleware around it."""
         route.layers = (*route.group.all_layers(), *route.options.middleware)
-        route.chain = compile_chain(route.layers, self._endpoint(route)) if route.layers else None
+        hooks = Hooks(route.layers)
+        layers = route.layers[len(hooks.hooks) :]
+        route.hooks = hooks if hooks.hooks else None
+        endpoint = self._endpoint(route)
+        route.chain = compile_chain(layers, endpoint) if layers else None
+        route.whole = compile_chain(route.layers, endpoint)
         route.by_request = route.is_blocking or route.binding.holds or route.answer is not None
         binding = route.binding
-        direct = not (binding.waits or route.chain or route.by_request)
+        direct = not (route.chain or route.by_request)
         route.direct = direct and route.is_async and not (binding.wants_body or binding.wants_request)
-        route.plain = direct and not route.is_async
+        route.plain = direct and not (route.is_async or binding.waits)
         return route
 
     # -- life
@@ -330,29 +336,36 @@ class App(Group, Generic[S]):
         except ProtocolError as error:
             exchange.respond(*problem_of(error))
             return
-        binding = route.binding
         if route.timeout is not None:
             exchange.expire_in(route.timeout)
-        if not (route.plain or route.direct) or (binding.wants_body and not exchange.body_complete):
-            Call(self, route, exchange, path).begin()
-            return
-        request = None
-        if binding.wants_request:
-            request = Request(exchange, path or {}, route.pattern, None, self)
+        binding = route.binding
+        request: Request | None = None
+        answer: Answer | Response | None = None
         try:
-            if binding.trivial:
-                result = route.handler(**path) if path is not None else route.handler()
-            else:
-                body = exchange.take_body() if binding.wants_body else b""
-                result = route.handler(**binding.bind(exchange, path, body, request, self))
-            if route.direct:
-                done, result = self.eager.step(result)
-                if not done:
-                    Call(self, route, exchange, path, result).begin()
+            if route.hooks is not None:
+                request = Request(exchange, path or {}, route.pattern, None, self)
+                answer = route.hooks.run(request)
+            if answer is None:
+                if not (route.plain or route.direct) or (binding.wants_body and not exchange.body_complete):
+                    Call(self, route, exchange, path, request).begin()
                     return
-            answer = route.encode(result)
-            if exchange.fields.msgpack:
-                answer = negotiated(exchange, result, answer)
+                if binding.wants_request and request is None:
+                    request = Request(exchange, path or {}, route.pattern, None, self)
+                if binding.waits:
+                    result: Any = self._resolved(route, exchange, path)
+                elif binding.trivial:
+                    result = route.handler(**path) if path is not None else route.handler()
+                else:
+                    body = exchange.take_body() if binding.wants_body else b""
+                    result = route.handler(**binding.bind(exchange, path, body, request, self))
+                if route.direct:
+                    done, result = self.eager.step(result)
+                    if not done:
+                        Call(self, route, exchange, path, request, result).begin()
+                        return
+                answer = route.encode(result)
+                if exchange.fields.msgpack:
+                    answer = negotiated(exchange, result, answer)
         except Exception as error:
             answer = self.answer_of(error, exchange, route)
         except Cancelled:  # its own: nobody else could have cancelled it yet
@@ -360,7 +373,7 @@ class App(Group, Generic[S]):
             answer = problem(503)
         if isinstance(answer, Response):
             if answer.stream is not None or (request is not None and request.after_response):
-                Call(self, route, exchange, path).begin(answer, request)
+                Call(self, route, exchange, path, request).begin(answer)
                 return
             if isinstance(answer, FileResponse):
                 self.send_file(answer, exchange, route)
@@ -437,6 +450,11 @@ class App(Group, Generic[S]):
         request.release(stack)
         return result
 
+    async def _resolved(self, route: Route, exchange: Exchange, path: dict[str, Any] | None) -> Any:
+        """Call a coroutine function that depends on others."""
+        arguments = await route.binding.resolve(Source(exchange, path, b"", None, self))
+        return await route.handler(**arguments)
+
     async def _call(self, route: Route, arguments: dict[str, Any]) -> Any:
         if route.is_async:
             return await route.handler(**arguments)
@@ -475,4 +493,4 @@ class App(Group, Generic[S]):
         request.route = request.route.removesuffix("/") + route.pattern
         if route.timeout is not None:
             request.exchange.expire_in(route.timeout)
-        return await (route.chain or self._endpoint(route))(request)
+        return await route.whole(request)

@@ -99,6 +99,8 @@ class ASGIExchange(Exchange, eq=False, gc=True):
         if self.status:
             raise RuntimeError(f"{self!r} is answered already")
         link = self._to
+        if self.hooks is not None:
+            headers = self.hooks.add_to(headers, self.hook_lines)
         length: int | None = len(body)
         if status in _NO_BODY:
             length, body = None, b""
@@ -117,6 +119,8 @@ class ASGIExchange(Exchange, eq=False, gc=True):
         """Begin an answer whose content follows."""
         if self.status:
             raise RuntimeError(f"{self!r} is answered already")
+        if self.hooks is not None:
+            headers = self.hooks.add_to(headers, self.hook_lines)
         if status == 205:
             length = 0
         self._left = length

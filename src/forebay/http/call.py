@@ -59,6 +59,7 @@ class Call(Receiver, BodySource):
         route: Route,
         exchange: Exchange,
         path_params: dict[str, Any] | None,
+        request: Request | None = None,
         rest: Awaitable[Any] | None = None,
     ) -> None:
         self._app = app
@@ -75,13 +76,14 @@ class Call(Receiver, BodySource):
         self._task: Task[None] | None = None
         self._waits_for_content = False
         self._response: Response | None = None  # which is being streamed
-        self._request: Request | None = None
+        self._request = request
+        if request is not None:
+            request._source = self
         self._failure: Exception | None = None  # of what came behind the handler, with its dependencies still open
 
-    def begin(self, response: Response | None = None, request: Request | None = None) -> None:
-        """Run the handler, in a Task if it has to wait; or only stream ``response``, which was made of ``request``."""
+    def begin(self, response: Response | None = None) -> None:
+        """Run the handler, in a Task if it has to wait; or only stream ``response``."""
         exchange = self._exchange
-        self._request = request
         if not exchange.has_body:
             self._ended = True
         self._task = task = self._app.eager.start(self._run(response))
@@ -164,6 +166,8 @@ class Call(Receiver, BodySource):
         return answer
 
     def _made_request(self) -> Request:
+        if self._request is not None:  # of hooks
+            return self._request
         return Request(self._exchange, self._path_params or {}, self._route.pattern, self, self._app)
 
     async def _stream(self, response: Response) -> None:

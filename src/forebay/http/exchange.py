@@ -9,6 +9,7 @@ for another protocol, with :meth:`Exchange.upgrade`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from forebay.wire import http1
 
 if TYPE_CHECKING:
     from forebay.http.connection import HTTPConnection
+    from forebay.http.request_hook import Hooks
 
 __all__ = ["Application", "Exchange", "Receiver"]
 
@@ -35,8 +37,6 @@ _KEEP = b"connection: keep-alive\r\n"  # only HTTP/1.0 needs to be told
 _CHUNKED = b"transfer-encoding: chunked\r\n"
 _LENGTHS = [http1.content_length(size) for size in range(4096)]
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
 _NOBODY = Receiver()
 
 
@@ -71,6 +71,9 @@ class Exchange(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C, and
     deadline: float = inf
     """Loop time."""
     notes: dict[str, Any] | None = None
+    hooks: Hooks | None = None
+    """Those that add ``hook_lines`` to the answer's headers."""
+    hook_lines: Sequence[bytes] = ()
     _receiver: Receiver = _NOBODY
     _left: int | None = None
     _chunked_out: bool = False
@@ -235,6 +238,8 @@ class Exchange(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C, and
         if self.status:
             raise RuntimeError(f"{self!r} is answered already")
         link = self.link
+        if self.hooks is not None:
+            headers = self.hooks.add_to(headers, self.hook_lines)
         size = len(body)
         if status in _NO_BODY:
             length = body = b""
@@ -285,6 +290,8 @@ class Exchange(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C, and
         if self.status:
             raise RuntimeError(f"{self!r} is answered already")
         link = self.link
+        if self.hooks is not None:
+            headers = self.hooks.add_to(headers, self.hook_lines)
         self._left = None
         self._chunked_out = False
         if status == 205:

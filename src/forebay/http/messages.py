@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import quote
 
 import msgspec
+import structlog
 
 from forebay.chain import Handler, Middleware
 from forebay.errors import HTTPError
@@ -18,12 +19,15 @@ from forebay.http.cookies import Cookies, parse_cookies, set_cookie_value
 from forebay.http.encoding import check_json, decode_json, encode_json, parse_query
 from forebay.http.exchange import Exchange
 from forebay.http.headers import Headers, MutableHeaders
+from forebay.http.problems import problem, problem_of
 from forebay.wire.http1 import encode_headers
 
 if TYPE_CHECKING:
     from forebay.http.app import App
 
-__all__ = ["BodySource", "HTTPMiddleware", "Next", "Request", "Response"]
+__all__ = ["BodySource", "HTTPMiddleware", "Next", "Request", "Response", "response_of"]
+
+log = structlog.get_logger("forebay.http")
 
 T = TypeVar("T")
 
@@ -362,6 +366,15 @@ class Response:
     ) -> None:
         """Have the client forget a cookie; ``path``, ``domain`` and ``partitioned`` must be those it was set with."""
         self.set_cookie(name, max_age=0, path=path, domain=domain, secure=secure, partitioned=partitioned)
+
+
+def response_of(error: BaseException) -> Response:
+    """The problem document ``error`` leaves as. One whose own headers cannot be sent is logged, and a 500."""
+    try:
+        return Response.encoded(*problem_of(error))
+    except ValueError as unfit:
+        log.error("error cannot be sent", exc_info=unfit)
+        return Response.encoded(*problem(500))
 
 
 Next = Handler[Request, Response]

@@ -21,9 +21,12 @@ from forebay.errors import (
 )
 from forebay.wire.http1 import STATUS_PHRASES, encode_headers
 
-__all__ = ["PROBLEM_TYPE", "is_expected", "problem", "problem_of", "timed_out"]
+__all__ = ["EXPECTED", "PROBLEM_TYPE", "is_expected", "problem", "problem_of", "timed_out"]
 
 PROBLEM_TYPE = "application/problem+json"
+EXPECTED = (HTTPError, ProtocolError, Overloaded)
+"""Errors that are answers. One raised by a middleware, not by a handler, comes through those further out as an
+exception; who has to work on every answer makes it one by :func:`forebay.http.messages.response_of`."""
 
 _PROBLEM_LINE = b"content-type: application/problem+json\r\n"
 
@@ -72,7 +75,7 @@ def problem_of(error: BaseException) -> tuple[int, bytes, bytes]:
 
 def is_expected(error: BaseException) -> bool:
     """Is ``error`` an answer, rather than a fault that an operator must be told of?"""
-    return isinstance(error, HTTPError | ProtocolError | Overloaded)
+    return isinstance(error, EXPECTED)
 
 
 def timed_out(message: str, reason: str) -> ProtocolError:

@@ -31,7 +31,7 @@ from forebay.http.exchange import Exchange
 from forebay.http.messages import JSON, TEXT, Response
 from forebay.http.negotiation import wants_msgpack
 
-__all__ = ["Encoder", "check_result", "encoder_for", "foreign_class", "negotiated"]
+__all__ = ["Answer", "Encoder", "check_result", "encoder_for", "foreign_class", "negotiated"]
 
 Answer = tuple[int, bytes, bytes]  # status, header lines, body
 Encoder = Callable[[Any], Answer | Response]

@@ -11,6 +11,7 @@ from forebay.chain import Handler
 from forebay.http.binding import Binding, place_of
 from forebay.http.binding.signature import name_of
 from forebay.http.messages import HTTPMiddleware, Request, Response
+from forebay.http.request_hook import Hooks
 from forebay.http.results import Encoder
 
 if TYPE_CHECKING:
@@ -59,13 +60,15 @@ class RouteOptions:
 
 
 class Route:
-    """One handler, at one pattern. ``chain`` is None without middleware; ``layers`` is that middleware, the outermost
-    first; ``app`` is the application whose it is, which for a mounted one is not the one that serves."""
+    """One handler, at one pattern. ``layers`` is the middleware around it, the outermost first: ``hooks``, and behind
+    them ``chain``, or None where there are only hooks; ``whole`` is all of it, for requests that have come through
+    other middleware already. ``app`` is the application whose it is, which for a mounted one is not the one that
+    serves."""
 
     __slots__ = (
-        "answer", "app", "binding", "by_request", "chain", "direct", "encode", "group", "handler", "host", "is_async",
-        "is_blocking", "kind", "layers", "methods", "options", "pattern", "place", "plain", "settings", "signature",
-        "socket_name", "timeout", "uses_threads",
+        "answer", "app", "binding", "by_request", "chain", "direct", "encode", "group", "handler", "hooks", "host",
+        "is_async", "is_blocking", "kind", "layers", "methods", "options", "pattern", "place", "plain", "settings",
+        "signature", "socket_name", "timeout", "uses_threads", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -96,13 +99,16 @@ class Route:
         """``http``, ``websocket`` or ``mount``."""
         self.timeout = options.timeout
         self.layers: tuple[HTTPMiddleware, ...] = ()
+        self.hooks: Hooks | None = None
         self.chain: Handler[Request, Response] | None = None
+        self.whole: Handler[Request, Response]
         self.is_async = False
         self.is_blocking = False
         self.by_request = False
         """Its arguments cannot be had from the exchange alone, without waiting."""
         self.direct = False
-        """Its handler is a coroutine function that needs no more than the head: it is begun where that arrives."""
+        """Its handler is a coroutine function that needs no more than the head: it, or what it depends on, is begun
+        where that arrives."""
         self.plain = False
         """It can be answered where its request arrives, without a Task, but for content that is still to come."""
         self.uses_threads = False

@@ -50,7 +50,7 @@ def encode_chunk(data: bytes) -> bytes:
 
 
 def encode_headers(pairs: Iterable[tuple[str | bytes, str | bytes]]) -> bytes:
-    """Header lines, each ended by CRLF.
+    """Header lines, each ended by CRLF, the names in lower case.
 
     :raises ValueError: a name is not a token, or a value holds CR, LF, NUL or another control character: such a header
         could split the response.
@@ -63,7 +63,7 @@ def encode_headers(pairs: Iterable[tuple[str | bytes, str | bytes]]) -> bytes:
             raise ValueError(f"header name {name!r} is not a token (RFC 9110 section 5.1)")
         if not _VALUE_PATTERN.fullmatch(raw_value):
             raise ValueError(f"value of header {name!r} holds a control character (RFC 9110 section 5.5)")
-        lines.append(b"%b: %b\r\n" % (raw_name, raw_value))
+        lines.append(b"%b: %b\r\n" % (raw_name.lower(), raw_value))
     return b"".join(lines)
 
 

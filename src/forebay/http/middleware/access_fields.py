@@ -9,8 +9,8 @@ from typing import Any
 
 import structlog
 
-from forebay.http.messages import Next, Request, Response
-from forebay.http.middleware.recover import EXPECTED, response_of
+from forebay.http.messages import Next, Request, Response, response_of
+from forebay.http.problems import EXPECTED
 
 __all__ = ["AccessFields"]
 

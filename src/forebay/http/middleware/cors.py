@@ -6,9 +6,9 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 
-from forebay.http.messages import Next, Request, Response
-from forebay.http.middleware.recover import EXPECTED, response_of
+from forebay.http.messages import Request, Response
 from forebay.http.problems import problem
+from forebay.http.request_hook import RequestHook
 from forebay.wire.http1 import encode_headers
 
 __all__ = ["CORS", "check_origin"]
@@ -20,7 +20,7 @@ _SAFELISTED = ("accept", "accept-language", "content-language", "content-type")
 """Headers any page may send; asked for only where their values are unusual."""
 
 _ALLOW = "access-control-allow-origin"
-_OURS = (b"access-control-", b"vary")
+_VARY_LINE = b"vary: Origin\r\n"
 
 
 def check_origin(owner: str, origin: str) -> str:
@@ -49,7 +49,7 @@ def _tokens(name: str, given: Sequence[str]) -> tuple[str, ...]:
     return tuple(given)
 
 
-class CORS:
+class CORS(RequestHook):
     """Lets pages of other origins use this application, and answers their browsers' preflight requests.
 
     For the whole application or for a group. Put it outside of what refuses requests, such as authentication, since
@@ -87,15 +87,19 @@ class CORS:
         "_blocks",
         "_credentials",
         "_exposed",
+        "_for_all",
         "_given",
         "_headers",
         "_list",
         "_matches",
         "_max_age",
         "_methods",
+        "_more",
         "_private",
         "_vary",
     )  # fmt: skip
+
+    words = (b"access-control-", b"vary")
 
     def __init__(
         self,
@@ -128,12 +132,11 @@ class CORS:
         self._credentials = credentials
         self._max_age = max_age
         self._private = private_network
-        more = [("access-control-allow-credentials", "true")] if credentials else []
+        self._more = [("access-control-allow-credentials", "true")] if credentials else []
         if self._exposed:
-            more.append(("access-control-expose-headers", self._exposed))
-        self._blocks: dict[str | None, bytes] = {  # all that is added, where the answer has none of it yet
-            origin: encode_headers([("vary", "Origin"), (_ALLOW, origin), *more]) for origin in self._list
-        }
+            self._more.append(("access-control-expose-headers", self._exposed))
+        self._for_all = encode_headers([(_ALLOW, "*"), *self._more])
+        self._blocks: dict[bytes | None, bytes] = {one.encode(): self._block(one) for one in self._list}
         varies = ["Access-Control-Request-Method", "Access-Control-Request-Headers"]
         varies = varies if self._always else ["Origin", *varies]
         self._vary = ", ".join([*varies, "Access-Control-Request-Private-Network"] if private_network else varies)
@@ -167,37 +170,24 @@ class CORS:
             f"credentials={self._credentials}, max_age={self._max_age}, private_network={self._private})"
         )
 
-    async def __call__(self, request: Request, call_next: Next) -> Response:
-        """Answer a preflight request, or add the headers."""
+    def before(self, request: Request) -> Response | bytes:
+        """Answer a preflight request, or have the headers added."""
         exchange = request.exchange
         raw = exchange.header(b"origin")
+        lines = self._blocks.get(raw)
+        if lines is not None and exchange.method != "OPTIONS":
+            return lines
         origin = None if raw is None else raw.strip(b" \t").decode("latin-1")
         if exchange.method == "OPTIONS" and origin is not None:
             method = exchange.header(b"access-control-request-method")
             if method is not None:
                 return self._preflight(request, origin, method.strip(b" \t").decode("latin-1"))
-        try:
-            response = await call_next(request)
-        except EXPECTED as error:
-            response = response_of(error)
-        if response.status == 101:
-            return response
-        headers = response.headers
-        block = self._blocks.get(origin)
-        if block is not None and headers.add_lines(block, _OURS):
-            return response
         if self._always:
-            headers[_ALLOW] = "*"
-        else:
-            headers.add_to_list("vary", "Origin")
-            if origin is None or not self._allows(origin):
-                return response
-            headers[_ALLOW] = origin
-            if self._credentials:
-                headers["access-control-allow-credentials"] = "true"
-        if self._exposed:
-            headers["access-control-expose-headers"] = self._exposed
-        return response
+            return self._for_all
+        return self._block(origin) if origin is not None and self._allows(origin) else _VARY_LINE
+
+    def _block(self, origin: str) -> bytes:
+        return encode_headers([("vary", "Origin"), (_ALLOW, origin), *self._more])
 
     def _allows(self, origin: str) -> bool:
         if self._matches is None:

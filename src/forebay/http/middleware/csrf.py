@@ -11,10 +11,9 @@ from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 from forebay.http.encoding import parse_query
-from forebay.http.messages import Next, Request, Response
+from forebay.http.messages import Next, Request, Response, response_of
 from forebay.http.middleware.cors import check_origin
-from forebay.http.middleware.recover import EXPECTED, response_of
-from forebay.http.problems import problem
+from forebay.http.problems import EXPECTED, problem
 from forebay.http.signing import Signer
 
 __all__ = ["CSRF"]

@@ -12,10 +12,12 @@ from typing import Any
 import structlog
 
 from forebay.engine.loop import now
-from forebay.http.messages import Next, Request, Response
+from forebay.http.messages import Request, Response
 from forebay.http.problems import problem
+from forebay.http.request_hook import RequestHook
 from forebay.observe.sparing import Sparing
 from forebay.policy import limits
+from forebay.wire.http1 import encode_headers
 
 __all__ = ["RateLimit"]
 
@@ -54,7 +56,7 @@ class _Buckets(limits.RateLimit):
         return wait, (self._slack - (full_at - at)) / interval + 1, full_at - at
 
 
-class RateLimit:
+class RateLimit(RequestHook):
     """Answers 429 to those who come too often: a bucket of ``burst`` tokens for each, that ``rate`` fills again.
 
     Answers say what is left, in ``ratelimit`` and ``ratelimit-policy`` (draft-ietf-httpapi-ratelimit-headers-09); a 429
@@ -79,7 +81,7 @@ class RateLimit:
 
     __slots__ = (
         "_allowed", "_buckets", "_burst", "_clock", "_cost", "_headers", "_item", "_key", "_key_name", "_name",
-        "_policy", "_rate", "_refused", "_sparing",
+        "_policy", "_policy_line", "_rate", "_refused", "_sparing",
     )  # fmt: skip
 
     def __init__(
@@ -116,6 +118,7 @@ class RateLimit:
         self._headers = headers
         self._clock = clock
         self._policy = f'"{name}";q={burst};w={max(1, math.ceil(burst / per_second - 1e-9))}'
+        self._policy_line = encode_headers([("ratelimit-policy", self._policy)])
         self._item = f'"{name}";r='
         self._allowed = self._refused = 0
         self._sparing = Sparing()
@@ -123,10 +126,11 @@ class RateLimit:
     def __repr__(self) -> str:
         return f"RateLimit({self._rate!r}, burst={self._burst}, key={self._key_name!r}, name={self._name!r})"
 
-    async def __call__(self, request: Request, call_next: Next) -> Response:
+    def before(self, request: Request) -> Response | bytes | None:
+        """Take the request's tokens, and say what is left; refuse it where there are not enough."""
         key = self._key(request)
         if key is None:
-            return await call_next(request)
+            return None
         cost = self._cost(request) if callable(self._cost) else self._cost
         if cost < 0:
             raise ValueError(f"{self!r}: cost {cost} of {request!r}: must be 0 or more tokens")
@@ -137,11 +141,7 @@ class RateLimit:
         if wait:
             return self._refuse(request, wait, state)
         self._allowed += 1
-        response = await call_next(request)
-        if self._headers and response.status != 101:
-            response.headers.add("ratelimit-policy", self._policy)  # beside those of other limits
-            response.headers.add("ratelimit", state)
-        return response
+        return b"%bratelimit: %b\r\n" % (self._policy_line, state.encode()) if self._headers else None
 
     def statistics(self) -> dict[str, int]:
         """Requests ``allowed`` and ``refused`` since the start, and the ``keys`` remembered now."""

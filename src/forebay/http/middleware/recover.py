@@ -7,34 +7,20 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from forebay.errors import HTTPError, Overloaded, ProtocolError
-from forebay.http.messages import Next, Request, Response
-from forebay.http.problems import is_expected, problem, problem_of
+from forebay.http.messages import Next, Request, Response, response_of
+from forebay.http.problems import is_expected
 
-__all__ = ["EXPECTED", "Recover", "response_of"]
+__all__ = ["Recover"]
 
 log = structlog.get_logger("forebay.http")
-
-EXPECTED = (HTTPError, ProtocolError, Overloaded)
-"""Errors that are answers (:func:`forebay.http.problems.is_expected`). One raised by a middleware, not by a handler,
-comes through those further out as an exception; who has to work on every answer makes it one by :func:`response_of`."""
-
-
-def response_of(error: BaseException) -> Response:
-    """The problem document ``error`` leaves as. One whose own headers cannot be sent is logged, and a 500."""
-    try:
-        return Response.encoded(*problem_of(error))
-    except ValueError as unfit:
-        log.error("error cannot be sent", exc_info=unfit)
-        return Response.encoded(*problem(500))
 
 
 class Recover:
     """An exception nobody has caught becomes ``application/problem+json`` here, in the middle of the chain.
 
-    Without it such an exception passes through all middleware, and the application answers 500 outside of them: without
-    the headers of ``CORS``, so that a browser does not show the answer to the page. Put it inside of what must work on
-    errors too::
+    Without it such an exception passes through all middleware, and the application answers 500 outside of them: with
+    the headers of the outermost hooks (:class:`forebay.http.RequestHook`), such as ``CORS``, but without what any other
+    middleware does to answers. Put it inside of what must work on errors too::
 
         App(middleware=[RequestId(), CORS(origins=[...]), Compression(), Recover()])
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from structlog.contextvars import bind_contextvars
 
-from forebay.http.messages import Next, Request, Response
-from forebay.http.middleware.recover import EXPECTED, response_of
+from forebay.http.messages import Request
+from forebay.http.request_hook import RequestHook
+from forebay.wire.http1 import encode_headers
 
 __all__ = ["RequestId", "make_id"]
 
@@ -36,7 +37,7 @@ def make_id() -> str:
 os.register_at_fork(after_in_child=_made.clear)  # or two workers would use the same ones
 
 
-class RequestId:
+class RequestId(RequestHook):
     """Gives each request an id: ``request.id``, the note ``request_id`` of the access log, and a response header.
 
     The outermost middleware, as a rule, so that all others can use the id.
@@ -56,7 +57,7 @@ class RequestId:
     :raises ValueError: the header's name is none, or ``max_length`` is out of bounds.
     """
 
-    __slots__ = ("_bind", "_fast", "_header", "_key", "_line", "_make", "_max_length", "_respond", "_trust")
+    __slots__ = ("_fast", "_header", "_key", "_line", "_make", "_max_length", "_respond", "_trust", "early", "words")
 
     def __init__(
         self,
@@ -76,40 +77,38 @@ class RequestId:
             raise ValueError(f"RequestId: make={make!r} must be a function without arguments that gives a str")
         self._header = header.lower()
         self._key = self._header.encode()
-        self._line = self._key.replace(b"%", b"%%") + b": %b\r\n"
+        self._line = self._key + b": "
         self._fast = make is make_id and not trust  # hexadecimal digits need no check
         self._trust = trust
         self._max_length = max_length
         self._make = make
         self._respond = respond
-        self._bind = bind
+        self.words = (self._key,)
+        self.early = not bind
 
     def __repr__(self) -> str:
         own = "" if self._make is make_id else f", make={getattr(self._make, '__qualname__', self._make)}"
         return (
             f"RequestId(header={self._header!r}, trust={self._trust}, max_length={self._max_length}{own}, "
-            f"respond={self._respond}, bind={self._bind})"
+            f"respond={self._respond}, bind={not self.early})"
         )
 
-    async def __call__(self, request: Request, call_next: Next) -> Response:
-        """Set the id, and say it in the response."""
-        found = self._received(request) if self._trust else ""
-        request.id = name = found or self._make()
-        request.note("request_id", name)
-        if self._bind:
+    def before(self, request: Request) -> bytes | None:
+        """Set the id, and have it said in the answer."""
+        name = self._received(request) if self._trust else ""
+        if not name:
+            name = self._make()
+        request.id = name
+        notes = request.exchange.notes
+        if notes is None:
+            request.exchange.notes = {"request_id": name}
+        else:
+            notes["request_id"] = name
+        if not self.early:
             bind_contextvars(request_id=name)
         if not self._respond:
-            return await call_next(request)
-        try:
-            response = await call_next(request)
-        except EXPECTED as error:
-            response = response_of(error)
-        if response.status != 101:
-            if self._fast:
-                response.headers.set_line(self._header, self._line % name.encode())
-            else:
-                response.headers[self._header] = name
-        return response
+            return None
+        return self._line + name.encode() + b"\r\n" if self._fast else encode_headers([(self._header, name)])
 
     def _received(self, request: Request) -> str:
         value = request.exchange.header(self._key)

@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from secrets import token_urlsafe
 
-from forebay.http.messages import Next, Request, Response
-from forebay.http.middleware.recover import EXPECTED, response_of
+from forebay.http.headers import MutableHeaders
+from forebay.http.messages import Request
+from forebay.http.request_hook import RequestHook
+from forebay.wire.http1 import encode_headers
 
 __all__ = ["SecurityHeaders"]
 
@@ -98,7 +100,7 @@ def _frames(frames: str | Sequence[str] | None) -> tuple[str, str]:
     return f"frame-ancestors {' '.join(frames)}", ""
 
 
-class SecurityHeaders:
+class SecurityHeaders(RequestHook):
     """Adds the headers by which browsers defend a site's users. Those a handler has set itself are left as they are.
 
     They are on every answer, errors included, but for WebSockets. ``SecurityHeaders()`` suits a site that serves itself
@@ -128,7 +130,7 @@ class SecurityHeaders:
     :raises ValueError: a value is not valid; says what is.
     """
 
-    __slots__ = ("_csp", "_hsts", "_names", "_nonce", "_plain", "_secure", "_shown")
+    __slots__ = ("_csp", "_hsts", "_names", "_nonce", "_plain", "_secure", "_shown", "words")
 
     def __init__(
         self,
@@ -169,13 +171,15 @@ class SecurityHeaders:
         }
         pairs = [(name, value) for name, value in values.items() if value]
         self._nonce = any(_NONCE in value for _, value in pairs)
-        self._plain = tuple(pair for pair in pairs if _NONCE not in pair[1])
-        self._csp = tuple(pair for pair in pairs if _NONCE in pair[1])
+        self._plain = encode_headers([pair for pair in pairs if _NONCE not in pair[1]])
+        self._csp = encode_headers([pair for pair in pairs if _NONCE in pair[1]])
         self._hsts = "" if hsts is None else f"max-age={hsts}"
         if self._hsts:
             self._hsts += "; includeSubDomains" * hsts_subdomains + "; preload" * hsts_preload
-        self._secure = (*self._plain, ("strict-transport-security", self._hsts)) if self._hsts else self._plain
-        self._names = frozenset(name for name, _ in (*self._secure, *self._csp))
+        hsts_line = encode_headers([("strict-transport-security", self._hsts)]) if self._hsts else b""
+        self._secure = self._plain + hsts_line
+        self._names = frozenset((*(name for name, _ in pairs), *(["strict-transport-security"] if self._hsts else ())))
+        self.words = tuple(name.encode() for name in self._names)
         self._shown = (
             f"hsts={hsts}, hsts_subdomains={hsts_subdomains}, hsts_preload={hsts_preload}, nosniff={nosniff}, "
             f"frames={frames!r}, referrer={referrer!r}, permissions={permissions!r}, opener={opener!r}, "
@@ -185,24 +189,18 @@ class SecurityHeaders:
     def __repr__(self) -> str:
         return f"SecurityHeaders({self._shown})"
 
-    async def __call__(self, request: Request, call_next: Next) -> Response:
-        """Add the headers that are not there."""
-        nonce = ""
-        if self._nonce:
-            nonce = request.state["csp_nonce"] = token_urlsafe(_NONCE_BYTES)
-        try:
-            response = await call_next(request)
-        except EXPECTED as error:
-            response = response_of(error)
-        if response.status == 101:
-            return response
-        headers = response.headers
-        pairs = self._secure if request.scheme == "https" else self._plain
-        if nonce:
-            own = f"'nonce-{nonce}'"
-            pairs = (*pairs, *((name, value.replace(_NONCE, own)) for name, value in self._csp))
+    def before(self, request: Request) -> bytes:
+        """What is added."""
+        lines = self._secure if request.scheme == "https" else self._plain
+        if not self._nonce:
+            return lines
+        nonce = request.state["csp_nonce"] = token_urlsafe(_NONCE_BYTES)
+        return lines + self._csp.replace(_NONCE.encode(), f"'nonce-{nonce}'".encode())
+
+    def merge(self, headers: MutableHeaders, lines: bytes) -> None:
+        """Add what is not there."""
         taken = self._names.intersection(headers)
-        for name, value in pairs:
-            if name not in taken:
+        for line in lines.decode().split("\r\n"):
+            name, _, value = line.partition(": ")
+            if name and name not in taken:
                 headers.add(name, value)
-        return response

@@ -8,7 +8,8 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal, NamedTuple
 
-from forebay.http.messages import Next, Request, Response
+from forebay.http.messages import Request
+from forebay.http.request_hook import RequestHook
 from forebay.wire.http1 import HeaderPairs
 
 __all__ = ["TrustedProxies"]
@@ -35,7 +36,7 @@ class _Origin(NamedTuple):
     host: str = ""
 
 
-class TrustedProxies:
+class TrustedProxies(RequestHook):
     """Sets ``request.client``, ``request.scheme`` and ``request.host`` to what trusted proxies say of the client.
 
     The outermost middleware, before all that asks who the client is: rate limits, logs, HSTS. What the proxies write is
@@ -85,7 +86,7 @@ class TrustedProxies:
     def __repr__(self) -> str:
         return f"TrustedProxies({list(self._trusted)}, header={self._header!r})"
 
-    async def __call__(self, request: Request, call_next: Next) -> Response:
+    def before(self, request: Request) -> None:
         """Set what is known."""
         exchange = request.exchange
         peer = exchange.client
@@ -98,7 +99,6 @@ class TrustedProxies:
                 request.scheme = scheme
             if host:
                 request.host = host
-        return await call_next(request)
 
     def _x_forwarded(self, peer: str, headers: HeaderPairs) -> _Origin:
         clients: list[str] = []
