@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-_WATCHED = ("forebay", "h11", "websockets")  # whose branches lead the way
+_WATCHED = ("forebay", "h11", "websockets", "python_multipart")  # whose branches lead the way
 _PAUSE = 0.5  # seconds between two notes of the tally
 
 

@@ -9,7 +9,8 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,34 @@ def test_what_is_no_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (code, out) == (2, "")
     assert said in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_project_needs_is_no_name_for_it() -> None:
+    """Neither of the distributions that are installed with it, whose requirements pip could not meet then, nor of the
+    packages in them."""
+    (pyproject,) = [text for path, text in project_files("demo", "1.0", None).items() if path == "pyproject.toml"]
+    project = tomllib.loads(pyproject)["project"]
+    needed, found = [*project["dependencies"], *project["optional-dependencies"]["dev"]], set()
+    while needed:
+        requirement = needed.pop()
+        name = re.sub(r"[-_.]+", "_", re.split(r"[^\w.-]", requirement)[0]).lower()
+        if name not in found and "extra ==" not in requirement:
+            with suppress(PackageNotFoundError):  # of another platform or Python
+                needed += requires(name) or []
+                found.add(name)
+    packages = {package for package, names in packages_distributions().items()
+                if {re.sub(r"[-_.]+", "_", name).lower() for name in names} & found}  # fmt: skip
+    assert {"pyyaml", "markdown_it_py", "pytest"} <= found
+    names = found | {package.lower() for package in packages if package.isidentifier() and package[0] != "_"}
+    assert [name for name in sorted(names) if is_taken(name)] == sorted(names)
+
+
+def is_taken(name: str) -> bool:
+    """Is it refused, as something else is called so?"""
+    try:
+        return not package_of(name)
+    except ValueError:
+        return True
 
 
 @pytest.mark.parametrize(

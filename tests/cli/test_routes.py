@@ -17,6 +17,7 @@ SHOP = """
 import functools
 from forebay import App, ConnectionHandler, TCPServer
 from forebay.http import HTTPServer
+from forebay.http.converters import Converter
 from forebay.http.group import Group
 from forebay.http.openapi import OpenAPI
 
@@ -83,6 +84,13 @@ def many(app=None):
         app.get(f"/r{n}")(guard_free)
     return app
 def guard_free() -> str: ...
+
+def fails(text): raise KeyError(text)
+faulty = App("faulty", converters={"bad": Converter(fails, str, str)})
+@faulty.get("/{x:bad}")
+def unreached(x: str) -> str: ...
+@faulty.get("/{x}")
+def anything(x: str) -> str: ...
 """
 
 
@@ -338,6 +346,14 @@ def test_what_is_an_application_after_all(program: Program) -> None:
         (["routed_shop:app", "ftp://a.example/"], "is neither a path"),
         (["routed_shop:app", "/a b"], "as in %20 for a blank"),
         (["routed_shop:app", "/%ff"], "no server would take /%ff"),
+        (["routed_shop:app", "/a/../b"], "no server would take /a/../b: request path has a dot segment"),
+        (["routed_shop:app", "/a/%2e%2E/b"], "has a dot segment"),
+        (["routed_shop:app", "/%zz"], "no server would take /%zz"),
+        (["routed_shop:app", "/%00"], "no server would take /%00"),
+        (["routed_shop:app", "/a\\b"], "has a backslash"),
+        (["routed_shop:app", "/café"], "as in %20 for a blank"),
+        (["routed_shop:app", "/", "--host", "a/b"], "no server would take / of a/b: Host is not a host and port"),
+        (["routed_shop:app", "/", "--method", "CONNECT"], "CONNECT is not served here"),
         (["routed_shop:app", "/", "--method", "*"], "--method: '*' is none"),
         (["routed_shop:app", "/", "--host", "müller.example"], "xn-- form"),
         (["routed_shop:app", "/", "--openapi"], "--openapi is about the whole application: leave out URL"),
@@ -359,6 +375,20 @@ def test_what_cannot_be_asked_exits_with_2(program: Program, arguments: list[str
 def test_what_cannot_be_loaded_exits_with_3(program: Program, arguments: list[str], said: str) -> None:
     """As for forebay run."""
     assert said in program.refused(*arguments, code=3)
+
+
+def test_a_converter_that_fails(program: Program) -> None:
+    """It fails the request, whatever other routes would take it."""
+    done, out, _ = program("routes", "routed_shop:faulty", "/seven")
+    assert (done, out.splitlines()) == (
+        1,
+        [
+            "GET /seven is taken by no route: it is answered with 500, for a converter fails with KeyError('seven')",
+            "Not by:",
+            "  GET  /{x:bad}  unreached  converter bad fails at segment 1 'seven' with KeyError('seven')",
+            "  GET  /{x}      anything   the request has failed before",
+        ],
+    )
 
 
 def test_the_openapi_document(program: Program) -> None:

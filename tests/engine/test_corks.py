@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from forebay.engine import Connection, ConnectionHandler, TCPServer, corks
 from forebay.engine.open_file import OpenFile
@@ -177,3 +179,43 @@ async def test_after_the_end() -> None:
         conn = handlers[0].conn
         assert conn is not None
         assert conn.writes_dropped == 2
+
+
+class Refusing:
+    """A transport that takes nothing."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("it takes nothing")
+
+
+async def test_one_that_fails_does_not_hold_up_the_others() -> None:
+    """It is closed, with its error logged; what was written to others in the same turn leaves."""
+
+    def on_message(conn: Connection, data: bytes) -> None:
+        if data == b"fail":
+            conn.transport = cast("asyncio.Transport", Refusing(conn.transport))
+        conn.write_soon(data)
+
+    loop = asyncio.get_running_loop()
+    async with running(TCPServer(lambda: Answering(on_message), bind=ANY)) as server:
+        port = server.addresses[0].port
+        with (
+            socket.create_connection(("127.0.0.1", port)) as first,
+            socket.create_connection(("127.0.0.1", port)) as other,
+        ):
+            for client in (first, other):
+                client.setblocking(False)
+                await loop.sock_sendall(client, b"warm")
+                assert await loop.sock_recv(client, 4) == b"warm"
+            first.send(b"fail")
+            other.send(b"fine")
+            with capture_logs() as logs:
+                assert await asyncio.wait_for(loop.sock_recv(other, 4), 5) == b"fine"
+                assert await asyncio.wait_for(loop.sock_recv(first, 4), 5) == b""
+        assert [entry["event"] for entry in logs] == ["handler failed"]

@@ -138,3 +138,18 @@ async def test_a_call_that_fails_when_nobody_waits_is_logged() -> None:
             await task
         await eventually(lambda: logs)
     assert [entry["event"] for entry in logs] == ["shared call failed after nobody waited for it any more"]
+
+
+async def test_a_call_that_asks_for_itself() -> None:
+    """It is told, instead of waiting for ever; the key is free afterwards."""
+    flights: SingleFlight[int] = SingleFlight()
+
+    async def call() -> int:
+        return await flights.run("key", call)
+
+    async def other() -> int:
+        return 7
+
+    with pytest.raises(RuntimeError, match="the call for 'key' waits for itself"):
+        await asyncio.wait_for(flights.run("key", call), 5)
+    assert await flights.run("key", other) == 7

@@ -1,4 +1,4 @@
-"""Both engines: 20 seconds of fuzzing in all, and what they do with what they find."""
+"""Both engines: 30 seconds of fuzzing in all, and what they do with what they find."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import frames, requests
+from fuzz import frames, parts, requests
 from fuzz.engines import ROOT
 from fuzz.target import Target, byte_by_byte, decode, encode
 from tests.fuzz import planted
 
 SECONDS = 4
+TARGETS = [requests.TARGET, frames.TARGET, parts.TARGET]
 
 
 def fuzz(module: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -23,7 +24,7 @@ def fuzz(module: str, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("target", [requests.TARGET, frames.TARGET], ids=lambda target: target.module)
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.module)
 def test_the_grammar_finds_nothing(target: Target, tmp_path: Path) -> None:
     """A few seconds of hypothesis: whatever the two readings differ in has a written reason."""
     run = fuzz(target.module, "--engine", "hypothesis", "--seconds", str(SECONDS), "--found", str(tmp_path))
@@ -36,7 +37,7 @@ def test_the_grammar_finds_nothing(target: Target, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("target", [requests.TARGET, frames.TARGET], ids=lambda target: target.module)
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.module)
 def test_coverage_finds_nothing(target: Target, tmp_path: Path) -> None:
     """A few seconds of libFuzzer, which begins with every seed and sees the branches of our reader."""
     run = fuzz(target.module, "--engine", "coverage", "--seconds", str(SECONDS), "--found", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The checks of both targets: each written reason is one that is met, and whatever has no reason is found."""
+"""The checks of all targets: each written reason is one that is met, and whatever has no reason is found."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from forebay.wire import http1, request_head, websocket
+from forebay.wire import http1, multipart, request_head, websocket
 from forebay.wire.websocket import encode_frame
-from fuzz import frame_reasons, frames, request_reasons, requests
+from fuzz import frame_reasons, frames, part_reasons, parts, request_reasons, requests
 from fuzz.request_readings import theirs
 from fuzz.target import Disagreement, Target, encode
 
@@ -39,9 +39,18 @@ def test_every_reason_of_frames_is_met() -> None:
     assert set(met(frames.TARGET)) == named
 
 
+def test_every_reason_of_parts_is_met() -> None:
+    """The same."""
+    named = {reason.name for reason in (*part_reasons.REASONS, *part_reasons.NAMES)} | {part_reasons.EMPTY_PART}
+    assert set(met(parts.TARGET)) == named
+
+
 def test_every_reason_cites_its_section() -> None:
     """Of an RFC, and says why."""
-    tables = (request_reasons.HEADS, request_reasons.CHUNK_LINES, request_reasons.TRAILERS, frame_reasons.REASONS)
+    tables: tuple[tuple[Any, ...], ...] = (
+        *(request_reasons.HEADS, request_reasons.CHUNK_LINES, request_reasons.TRAILERS, frame_reasons.REASONS),
+        *(part_reasons.REASONS, part_reasons.NAMES),
+    )
     for reason in (*(each for table in tables for each in table), request_reasons.BLANKS):
         assert re.match(r"RFC \d{4} sections? \d", reason.section), reason.name
         assert reason.why.endswith("."), reason.name
@@ -111,6 +120,48 @@ def test_a_planted_error_in_our_reader_of_frames_is_found(
     """The same."""
     data = encode(1, [], stream[1:]) if stream[:1] == b"\x01" and len(stream) > 5 and stream[1] > 127 else None
     assert_found(monkeypatch, websocket, name, value, frames.check, data or encode(0, [], stream))
+
+
+PART = b'--b-B\r\nContent-Disposition: form-data; name="a"\r\n'
+LAST = b"\r\n--b-B--\r\n"
+
+
+def test_no_reason_excuses_an_ordinary_body() -> None:
+    """The same as for requests."""
+    for body in (
+        LAST[2:],
+        b"\r\n" + PART + b"\r\nx\r\n--b-" + LAST,
+        PART + b"Content-Type: text/plain\r\nA: \tb\xff \r\n\r\n\r\n" + LAST + b"bye",
+        PART + b"\r\n" + LAST.replace(b"\r\n--b", b"\r\n" + PART + b"\r\nx\r\n--b"),
+        PART.replace(b'"a"', b"\"%22%0d;=\"; FileName=b;; filename*=utf-8''c") + b"\r\nx" + LAST,
+    ):
+        assert parts.check(encode(0, [], body)) == []
+        if PART[:20] in body:
+            place = part_reasons.place_of(body, body.index(b"\r\n\r\n") + 3, b"b-B")
+            assert place.kind == part_reasons.HEAD
+            assert [each.name for each in part_reasons.REASONS if each.kind == place.kind and each.test(place)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "body"),
+    [
+        ("_PADDING", 3, PART + b"\r\nx\r\n" + PART.replace(b"B\r", b"B    \r") + b"\r\nx" + LAST),
+        ("_PADDING", 3, PART + b"\r\nx" + LAST.replace(b"--\r", b"--    \r")),
+        ("_HEADER", re.compile(rb"([A-Za-z-]+): *([ -~]*)"), PART + b"A_1: b\r\n\r\nx" + LAST),
+        ("_HEADER", re.compile(rb"([^:]+):[ \t]*(.*)"), PART + b"A b: c\r\n\r\nx" + LAST),
+        ("_HEADER", re.compile(rb"([^:]+): (.*)."), PART + b"A: bc\r\n\r\nx" + LAST),
+        ("_PLAIN", (b"8bit",), PART + b"Content-Transfer-Encoding: 7bit\r\n\r\nx" + LAST),
+        ("_ESCAPES", {"22": "'"}, PART.replace(b'"a"', b'"%22"') + b"\r\nx" + LAST),
+        ("read_parameters", lambda value, _: (b"form-data", {}), PART + b"\r\nx" + LAST),
+        ("read_parameters", lambda value, _: (b"form-data", {b"name": b"b"}), PART + b"\r\nx" + LAST),
+        ("read_parameters", lambda value, _: (b"x", {b"name": b"a"}), PART + b"\r\nx" + LAST),
+    ],
+)
+def test_a_planted_error_in_our_reader_of_parts_is_found(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object, body: bytes
+) -> None:
+    """The same as for requests."""
+    assert_found(monkeypatch, multipart, name, value, parts.check, encode(0, [], body))
 
 
 def assert_found(

@@ -294,9 +294,10 @@ async def test_a_unix_socket_is_logged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("notes", [{"x": float("nan")}, {"x": 10**40}, {("a", 1): {2}}, {"x": "\udc80"}, {1: object()}])
 async def test_notes_that_json_does_not_have_do_not_cost_the_line(notes: dict[str, Any]) -> None:
-    """They are given in another way."""
-    (line,) = await lines_of("json", request(), notes=notes)
-    assert json.loads(line)["notes"]
+    """They are given in another way; those beside them as ever."""
+    (line,) = await lines_of("json", request(), notes={"user": "ann", **notes, "size": 7})
+    shown = json.loads(line)["notes"]
+    assert (len(shown), shown["user"], shown["size"]) == (3, "ann", 7)
 
 
 # -- what is counted, and when

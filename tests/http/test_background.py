@@ -77,6 +77,7 @@ async def test_functions_of_both_kinds_are_called() -> None:
         background.submit(in_a_thread, ("thread",), {"key": "k"})
         background.submit(partial(on_the_loop, "partial"), (), {"key": "k"})
         background.submit(Callable(), ("object",), {"key": "k"})
+        background.submit(partial(Callable(), "partial of an object"), (), {"key": "k"})
         other = contextvars.Context()
         other.run(WHO.set, "alice")
         background.submit(on_the_loop, ("given",), {"key": "k"}, context=other)
@@ -87,9 +88,10 @@ async def test_functions_of_both_kinds_are_called() -> None:
             "thread": ("k", "bob", False),
             "partial": ("k", "bob", True),
             "object": ("k", "bob", True),
+            "partial of an object": ("k", "bob", True),
             "given": ("k", "alice", True),
         }
-        assert background.statistics()["finished"] == 5
+        assert background.statistics()["finished"] == 6
         assert len(background) == 0
 
 
@@ -106,6 +108,26 @@ async def test_failures_are_logged_and_counted(function: Any) -> None:
     assert entry["work"].startswith(f"{function.__name__} ({__file__}:")
     assert entry["request"] == "r-1"
     assert repr(entry["exc_info"]) == "ValueError('no reason')"
+
+
+async def test_generator_functions_are_told() -> None:
+    """Nobody runs what they make, so nothing was done."""
+
+    def generator() -> Any:
+        yield
+
+    async def both() -> Any:
+        yield
+
+    for function in (generator, both):
+        with capture_logs() as logs:
+            async with working() as background:
+                background.submit(function)
+                await background.drain()
+                assert background.statistics()["failed"] == 1
+        (entry,) = logs
+        assert entry["event"] == "background work failed"
+        assert "is a generator function" in str(entry["exc_info"])
 
 
 async def test_work_that_cancels_itself_is_told() -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from typing import Annotated, Any
 
 import pytest
 
 from forebay.errors import HTTPError
-from forebay.http import App, HTTPServer, Response
+from forebay.http import App, HTTPServer, Request, RequestHook, Response
+from forebay.http.binding import Depends, Header
 from tests.support import eventually, raw_client, running
 
 pytestmark = pytest.mark.both_loops
 
-variable: ContextVar[str] = ContextVar("variable", default="unset")
+variable: ContextVar[Any] = ContextVar("variable", default="unset")
 
 
 async def test_it_keeps_its_task_and_its_context() -> None:
@@ -42,6 +46,116 @@ async def test_it_keeps_its_task_and_its_context() -> None:
                     assert (status, body) == (200, f'["unset","{name}"]'.encode())
 
         await asyncio.gather(*(ask(f"n{number}", number % 3) for number in range(12)))
+
+
+class Setting(RequestHook):
+    """Sets the variable."""
+
+    def before(self, request: Request) -> None:
+        setting(request.headers.get("x-user"))
+
+
+def setting(x_user: Annotated[str | None, Header()] = None) -> None:
+    """Set the variable, if the request says to what."""
+    if x_user is not None:
+        variable.set(x_user)
+
+
+async def setting_late(x_user: Annotated[str | None, Header()] = None) -> None:
+    """The same."""
+    setting(x_user)
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("handler_is", ["plain", "coroutine", "waiting"])
+@pytest.mark.parametrize("set_by", ["handler", "dependency", "coroutine", "hook"])
+async def test_what_one_request_sets_the_next_does_not_see(handler_is: str, set_by: str) -> None:
+    """Context variables are of one request, wherever they are set: the next one may be another user's."""
+    app = App(middleware=[Setting()] if set_by == "hook" else [])
+    sets: Any = {"dependency": setting, "coroutine": setting_late}.get(set_by, lambda: None)
+
+    def plain(sets: Annotated[None, Depends(sets)], x_user: Annotated[str | None, Header()] = None) -> str:
+        if set_by == "handler":
+            setting(x_user)
+        seen: str = variable.get()
+        return seen
+
+    async def coroutine(sets: Annotated[None, Depends(sets)], x_user: Annotated[str | None, Header()] = None) -> str:
+        if handler_is == "waiting":
+            await asyncio.sleep(0)
+        return plain(None, x_user)
+
+    app.get("/")(plain if handler_is == "plain" else coroutine)
+    async with (
+        running(HTTPServer(app, bind="http://127.0.0.1:0")) as server,
+        raw_client(server.addresses[0].port) as client,
+    ):
+        for _ in range(3):
+            await client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-User: ada\r\n\r\n")
+            assert (await client.response())[2] == b"ada"
+            assert (await client.get("/"))[2] == b"unset"
+
+
+async def test_what_cancels_itself_and_then_waits() -> None:
+    """Hears of it at that wait, in the task it was; the next request does not."""
+    app = App()
+
+    async def dependency() -> int:
+        return 1
+
+    @app.get("/{cancels:int}")
+    async def handler(cancels: int, n: Annotated[int, Depends(dependency)]) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        if cancels:
+            task.cancel("itself")
+        try:
+            await asyncio.sleep(0.001)
+        except asyncio.CancelledError as error:
+            assert asyncio.current_task() is task
+            task.uncancel()
+            return str(error)
+        return "not cancelled"
+
+    async with (
+        running(HTTPServer(app, bind="http://127.0.0.1:0")) as server,
+        raw_client(server.addresses[0].port) as client,
+    ):
+        for _ in range(3):
+            assert (await client.get("/1"))[2] == b"itself"
+            assert (await client.get("/0"))[2] == b"not cancelled"
+
+
+async def test_nothing_of_it_is_kept() -> None:
+    """Neither what it has set in its context, nor its locals; without the collector."""
+    app = App()
+    kept: list[weakref.ref[Any]] = []
+
+    class Thing:
+        """Something to be forgotten."""
+
+    async def dependency(waits: int) -> int:
+        thing = Thing()
+        kept.append(weakref.ref(thing))
+        variable.set(thing)
+        await asyncio.sleep(0) if waits else None
+        return 1
+
+    @app.get("/")
+    async def handler(n: Annotated[int, Depends(dependency)]) -> int:
+        return n
+
+    gc.disable()
+    try:
+        async with (
+            running(HTTPServer(app, bind="http://127.0.0.1:0")) as server,
+            raw_client(server.addresses[0].port) as client,
+        ):
+            for waits in (0, 1, 0, 1):
+                assert (await client.get(f"/?waits={waits}"))[0] == 200
+                await eventually(lambda: not any(one() for one in kept))
+    finally:
+        gc.enable()
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
@@ -95,7 +95,18 @@ KINDS: dict[str, tuple[Any, st.SearchStrategy[Text], list[str]]] = {
     "datetime": (
         datetime,
         st.datetimes(timezones=st.just(UTC)).map(lambda moment: (moment.isoformat(), moment)),
-        ["2026-13-01T00:00:00", "now", "2026-01-01T25:00:00Z"],
+        ["2026-13-01T00:00:00", "now", "2026-01-01T25:00:00Z", "253402300800", "9" * 400],
+    ),
+    "time": (time, st.times().map(lambda at: (at.isoformat(), at)), ["25:00:00", "noon", "12:00:60"]),
+    "timedelta": (
+        timedelta,
+        st.integers(0, 10**6).map(lambda seconds: (f"PT{seconds}S", timedelta(seconds=seconds))),
+        ["P1", "PT", "P99999999999D", "PT1e5S"],
+    ),
+    "Literal['a', 'dark blue', 7]": (
+        Literal,
+        st.sampled_from([("a", "a"), ("dark blue", "dark blue"), ("7", 7)]),
+        ["b", "8", "A"],
     ),
     "Decimal": (
         Decimal,
@@ -188,7 +199,7 @@ def application(wanted: list[Wanted], windowed: bool, has_content: bool, seen: l
         f"async def handler({', '.join(own)}):\n seen.append(dict(locals()))\n"
     )
     names: dict[str, Any] = {"seen": seen, "Meta": msgspec.Meta, "Window": Window, "Order": Order}
-    names |= {kind.__name__: kind for kind, _, _ in KINDS.values()}
+    names |= {getattr(kind, "__name__", "Literal"): kind for kind, _, _ in KINDS.values()}
     names |= {"Annotated": Annotated, "Body": Body, "Cookie": Cookie, "Depends": Depends, "Form": Form}
     names |= {"Header": Header, "Query": Query}
     exec(source, names)

@@ -74,6 +74,19 @@ async def test_handlers_and_dependencies_in_threads() -> None:
         assert (await client.get("/fails")).status == 500
 
 
+async def test_from_a_coroutine() -> None:
+    """Whether or not some route is marked."""
+    app = App()
+
+    @app.get("/")
+    async def handler() -> bool:
+        found: bool = await app.run_blocking(in_thread)
+        return found
+
+    async with TestClient(app) as client:
+        assert (await client.get("/")).json() is True
+
+
 async def test_context_variables() -> None:
     """A thread sees those of its request, and what it sets is nobody else's."""
     app = App()

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import random
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,8 +22,10 @@ from structlog.testing import capture_logs
 
 from forebay.engine.tasks import place_of_task
 from forebay.errors import HTTPError
-from forebay.http import App
+from forebay.http import App, Request
 from forebay.http.binding import Depends, Header, blocking
+from forebay.http.call import Call
+from forebay.http.exchange import Exchange
 from forebay.testing import TestClient
 from tests.support import eventually
 
@@ -172,8 +175,9 @@ async def ask(world: World, client: TestClient, key: str) -> None:
 
 async def test_random_graphs_of_dependencies() -> None:
     """Whatever fails, wherever: each is made at most once, each that was opened is closed once, in reverse order; and
-    nothing is left over, neither tasks nor open contexts."""
+    nothing is left over: neither tasks, nor open contexts, threads or files, nor anything of a request."""
     rng = random.Random(5)
+    files = len(os.listdir("/proc/self/fd"))
     per_world, done = 50, 0
     with capture_logs() as logs:
         while done < ROUNDS:
@@ -195,6 +199,11 @@ async def test_random_graphs_of_dependencies() -> None:
                 assert plan.closed == plan.opened[::-1], plan
             assert not world.app.socket_tasks
             done += per_world
+            logs.clear()  # their errors have tracebacks, which know the requests
+    del world, client, plan
     gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, (Call, Request, Exchange))]
+    assert len(os.listdir("/proc/self/fd")) == files
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("random")]
     left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     assert not left

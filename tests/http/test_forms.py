@@ -153,7 +153,7 @@ FILES = multipart(part("f", b"12345", "x"), part("g", b"12345", "y"))
         (URLENCODED, b"a=12345", FormLimits(memory=6), "larger than 6 bytes"),
         (MULTIPART, multipart(*[part("a", b"")] * 3), FormLimits(fields=2), "more than 2 fields"),
         (MULTIPART, multipart(part("a", b"12345")), FormLimits(field_size=4), "field 'a' is larger than 4 bytes"),
-        (MULTIPART, multipart(*[part("a", b"1" * 100)] * 5), FormLimits(memory=500), "bytes"),
+        (MULTIPART, multipart(*[part("a", b"1" * 100)] * 5), FormLimits(memory=500), "form take more than 500 bytes"),
         (MULTIPART, FILES, FormLimits(files=1), "more than 1 files"),
         (MULTIPART, FILES, FormLimits(file_size=4), "file 'f' is larger than 4 bytes"),
         (MULTIPART, multipart(part("a", b"", "f" * 200)), FormLimits(memory=300), "more than 300 bytes"),

@@ -183,3 +183,29 @@ async def test_content_comes_in_pieces() -> None:
             assert await client.line() == b"<%b>\r\n" % piece
         await client.send(b"0\r\n\r\n")
         assert await client.exactly(5) == b"0\r\n\r\n"
+
+
+def test_an_element_is_added_to_a_list_of_several_lines() -> None:
+    """What the other lines say is not lost, and is looked at as well."""
+    headers = MutableHeaders()
+    headers.add_to_list("vary", "accept")
+    headers.add("Vary", "")
+    headers.add("Vary", "Cookie")
+    headers.add_to_list("vary", "cookie")
+    assert headers.get_all("vary") == ["accept", "", "Cookie"]
+    headers.add_to_list("vary", "origin")
+    assert headers.get_all("vary") == ["accept, Cookie, origin"]
+    empty = MutableHeaders({"vary": ""})
+    empty.add_to_list("vary", "origin")
+    assert empty.get_all("vary") == ["origin"]
+
+
+def test_a_copy_of_headers_is_ones_own() -> None:
+    """Of what was encoded as of what was added."""
+    headers = MutableHeaders.encoded(b"etag: a\r\n")
+    headers.add("vary", "origin")
+    mine = headers.copy()
+    assert mine.encode() == headers.encode()
+    mine["etag"] = "b"
+    mine.add("x-mine", "1")
+    assert headers.encode() == b"etag: a\r\nvary: origin\r\n"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 
 from forebay.errors import HTTPError
-from forebay.http import App, HTTPServer, Request, Response, WebSocket
+from forebay.http import App, HTTPServer, Request, Response, StaticFiles, WebSocket
 from forebay.http.binding import Depends, blocking
 from forebay.http.mounting import Mountable
 from forebay.testing import TestClient, WebSocketDenied
@@ -206,6 +207,35 @@ async def test_anything_that_answers() -> None:
         assert (await client.get("/echo/%FF")).status == 400
         assert (await client.get("/echo//a")).status == 404  # an empty segment is none
     assert echo.life == ["up", "down"]
+
+
+async def raw_path_of(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """An ASGI application that says what it was asked."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["raw_path"]})
+
+
+@pytest.mark.parametrize("escaped", ["%2F", "%2f"])
+async def test_an_escaped_slash_leads_past_no_route(escaped: str, tmp_path: Path) -> None:
+    """What a more specific route guards is not had from the mount; an application gets it as one segment."""
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "a.txt").write_text("secret")
+    app, sub = App(), App("sub")
+    app.mount("/files", StaticFiles(tmp_path))
+    app.mount("/echo", Echo())
+    app.mount("/sub", sub)
+    app.mount("/asgi", raw_path_of)
+    for prefix in ("/files", "/echo"):
+        app.get(f"{prefix}/private/{{name}}")(lambda name: Response(f"{name} is guarded", status=403))
+    sub.get("/{name}")(lambda name: Response(name))
+    async with TestClient(app, overrides={raw_path_of: raw_path_of}) as client:  # with which all is compiled anew
+        for prefix in ("/files", "/echo"):
+            assert (await client.get(f"{prefix}/private/a.txt")).status == 403
+            assert (await client.get(f"{prefix}/private{escaped}a.txt")).status == 404
+        assert (await client.get(f"/sub/a{escaped}b")).text == "a/b"
+        assert (await client.get(f"/asgi/a{escaped}b")).text == f"/asgi/a{escaped}b"
+        assert (await client.get("/echo/a%252Fb")).text == "GET 'a%2Fb' /echo /echo"
 
 
 async def test_a_mount_that_does_not_start() -> None:

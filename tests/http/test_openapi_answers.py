@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay.http import App, Response
-from forebay.http.middleware import BasicAuth, BearerAuth
+from forebay.http.binding import Form
+from forebay.http.middleware import BasicAuth, BearerAuth, ETag
 from forebay.http.openapi import OpenAPI, build_document, install
+from forebay.http.uploads import UploadFile
 from forebay.testing import TestClient
 from tests.http.openapi_app import PLAIN, SETTINGS, TOKEN, checked, everything, json_of
+
+
+class Signed(pydantic.BaseModel):
+    """A form."""
+
+    name: str
+
 
 # -- answers
 
@@ -118,7 +129,79 @@ def test_what_cannot_be_unfit_has_no_422() -> None:
     assert set(paths["/c"]["get"]["responses"]) == {"204", "422"}
 
 
+async def test_answers_to_conditions_are_documented() -> None:
+    """``ETag`` answers with 304, which has no content, and with 412; to GET only."""
+    app: App[Any] = App(middleware=[ETag()])
+
+    @app.route("/a", methods=["GET", "POST"])
+    def tagged() -> str:
+        return "a"
+
+    item = checked(app)["paths"]["/a"]
+    assert set(item["get"]["responses"]) == {"200", "304", "412"}
+    assert "content" not in item["get"]["responses"]["304"]
+    assert set(item["post"]["responses"]) == {"200"}
+    async with TestClient(app) as client:
+        assert (await client.get("/a", headers={"if-none-match": "*"})).status == 304
+        assert (await client.get("/a", headers={"if-match": '"other"'})).status == 412
+        assert (await client.post("/a", headers={"if-match": '"other"'})).status == 200
+
+
+@pytest.mark.parametrize("part", ["%00", "%FF", "%2E%2E"])
+async def test_texts_that_no_path_can_have_are_documented(part: str) -> None:
+    """A part of the path that may be any text may be one with which no request is taken."""
+    app: App[Any] = App()
+
+    @app.get("/text/{text}")
+    def any_text(text: str) -> str:
+        return text
+
+    @app.get("/id/{key:uuid}")
+    def no_text(key: UUID) -> str:
+        return str(key)
+
+    paths = checked(app)["paths"]
+    assert set(paths["/text/{text}"]["get"]["responses"]) == {"200", "400", "404"}
+    assert set(paths["/id/{key}"]["get"]["responses"]) == {"200", "404"}
+    async with TestClient(app) as client:
+        assert (await client.get(f"/text/{part}")).status == 400
+
+
+async def test_a_form_is_required_where_it_has_a_field_that_is() -> None:
+    """Without any, no content is an empty form; what disks say against files is documented."""
+    app: App[Any] = App()
+
+    @app.post("/a")
+    async def fields(word: Annotated[str, Form()] = "-") -> str:
+        return word
+
+    @app.post("/b")
+    async def model(signed: Annotated[Signed, Form()]) -> str:
+        return signed.name
+
+    @app.post("/c")
+    async def files(file: UploadFile) -> str:
+        return "-"
+
+    paths = checked(app)["paths"]
+    assert [paths[path]["post"]["requestBody"]["required"] for path in paths] == [False, True, True]
+    assert not {"503", "507"} & set(paths["/a"]["post"]["responses"])
+    assert {"503", "507"} <= set(paths["/c"]["post"]["responses"])
+    async with TestClient(app) as client:
+        assert (await client.post("/a")).body == b"-"
+        assert (await client.post("/b")).status == 422
+
+
 # -- security
+
+
+def test_schemes_of_any_name_are_components() -> None:
+    """What no component may be called is called in another way."""
+    app: App[Any] = App(middleware=[BearerAuth({TOKEN: "a"}, name="the token of ü")])
+    app.get("/a")(lambda: None)
+    document = checked(app)
+    assert list(document["components"]["securitySchemes"]) == ["the_token_of_"]
+    assert document["paths"]["/a"]["get"]["security"] == [{"the_token_of_": []}]
 
 
 def test_security_comes_from_the_middleware_around_a_route() -> None:
@@ -193,6 +276,17 @@ def test_hosts_are_servers_of_their_operations() -> None:
     (other,) = paths["/x"]["x-hosts"]
     assert other["servers"] == [{"url": "//{tenant}.example.com", "variables": {"tenant": {"default": "www"}}}]
     assert "parameters" not in other
+
+
+def test_a_route_for_any_host_comes_first() -> None:
+    """It is what the path has, whichever was registered first."""
+    app: App[Any] = App()
+    app.group(host="api.example.com").get("/x", name="some")(lambda: None)
+    app.get("/x", name="every")(lambda: None)
+    item = checked(app)["paths"]["/x"]
+    assert item["get"]["operationId"] == "every"
+    assert "servers" not in item["get"]
+    assert [one["operationId"] for one in item["x-hosts"]] == ["some"]
 
 
 def test_websockets_and_unknown_methods_are_extensions() -> None:

@@ -38,6 +38,13 @@ def test_an_http_error_says_what_its_author_wrote() -> None:
     assert answer[1].endswith(b"retry-after: 5\r\n")
 
 
+def test_headers_that_frame_the_message_are_left_out() -> None:
+    """They are the server's: two lengths, and client and proxy would read two messages."""
+    own = [("Content-Length", "3"), ("connection", "close"), ("transfer-encoding", "chunked"), ("content-type", "a/b")]
+    answer = problem_of(HTTPError(401, headers=[*own, ("x-own", "1")]))
+    assert answer[1] == b"content-type: application/problem+json\r\nx-own: 1\r\n"
+
+
 def test_a_title_is_the_phrase_of_the_status() -> None:
     """Without a title of its own, a problem has its status's (RFC 9457 section 4.2.1)."""
     assert document(problem_of(HTTPError(404)))["title"] == "Not Found"

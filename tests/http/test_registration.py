@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 import pytest
 
-from forebay.http import App, Request, Response, WebSocket
+from forebay.http import App, Request, Response, StaticFiles, WebSocket
 from forebay.http.binding import Body, Cookie, Depends, Form, Header, Path, Query, blocking
 from forebay.http.forms import FormData
 from forebay.http.group import Group
@@ -167,6 +167,7 @@ def test_conflicts_between_mounts() -> None:
     with pytest.raises(ValueError, match="is taken already") as caught:
         app.mount("/x", other)
     assert str(caught.value).count(f"registered at {__file__}:") == 2
+    assert "app.py" not in str(caught.value)  # where App itself is defined helps nobody
     with pytest.raises(TypeError, match="a part of itself"):
         sub.mount("/y", sub)
     sub.mount("/z", other)
@@ -176,6 +177,9 @@ def test_conflicts_between_mounts() -> None:
     nothing: Any = 5
     with pytest.raises(TypeError, match="must be an App, something with respond"):
         app.mount("/n", nothing)
+    for kind in (App, StaticFiles):
+        with pytest.raises(TypeError, match=f"'/c': {kind.__name__} is a class: an instance of it is wanted"):
+            app.mount("/c", kind)
 
 
 def test_names() -> None:
@@ -588,6 +592,14 @@ def test_too_late() -> None:
             late()
 
 
+def test_a_pattern_in_a_group_names_its_place() -> None:
+    """Of what is wrong with a pattern, also when the group is included somewhere else."""
+    for group, pattern in ((Group("/a"), "/{id:nosuch}"), (Group("/a/{rest:path}"), "/b"), (Group("/{id}"), "/{id}")):
+        group.get(pattern)(first)
+        with pytest.raises(ValueError, match=re.escape(f"(registered at {__file__}:{below('group.get(pattern)')})")):
+            App().include(group)
+
+
 def test_options_that_cannot_be() -> None:
     """Numbers out of bounds, no methods, prefixes and patterns that are not well-formed."""
     app = App()
@@ -605,6 +617,7 @@ def test_options_that_cannot_be() -> None:
         lambda: app.get("")(first),
         lambda: app.group(host="a b").get("/")(first),
         lambda: app.group(host="a:80").get("/")(first),
+        lambda: Group(host="http://a.example"),
     ):
         with pytest.raises(ValueError, match=r"must|route"):
             wrong()

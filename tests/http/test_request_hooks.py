@@ -175,6 +175,51 @@ async def test_two_that_add_to_the_same_header() -> None:
         assert (await client.ask("/plain")).headers["vary"] == "Cookie, Origin"
 
 
+async def test_one_whose_words_begin_like_those_of_another() -> None:
+    """The outer one's line replaces that of the inner one, as when they are called one after the other."""
+    hooks = Marks("a", (b"x-re",), "x-region: outer"), Marks("b", (b"x-region",), "x-region: inner")
+    for layers in (hooks, (hooks[0], passing, hooks[1])):
+        async with serving(site(*layers)) as client:
+            answer = await client.ask("/plain")
+            assert [value for name, value in answer.headers.items() if name == "x-region"] == ["outer"]
+
+
+class Odd(RequestHook):
+    """Gives what it must not."""
+
+    def __init__(self, given: Any) -> None:
+        self.given = given
+
+    def before(self, request: Request) -> Any:
+        return _coroutine() if self.given is _coroutine else self.given
+
+
+async def _coroutine() -> None: ...
+
+
+@pytest.mark.parametrize("between", [(), (passing,)], ids=["alone", "in the midst"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (b"x-a: 1", "gave b'x-a: 1': each header line must end with CRLF"),
+        ("x-a: 1\r\n", "gave str, not a Response, bytes or None"),
+        (bytearray(b"x-a: 1\r\n"), "gave bytearray, not"),
+        (_coroutine, "gave a coroutine: before() must not be one"),
+    ],
+)
+async def test_what_one_must_not_give(between: tuple[Any, ...], given: Any, said: str) -> None:
+    """It is a 500 that says so in the log, before the handler is called; the next header is not swallowed."""
+    called = []
+    app: App[Any] = App(middleware=[Marks("outer"), *between, Odd(given)])
+    app.get("/")(lambda: called.append(1))
+    app.on_error = lambda error, exchange: errors.append(str(error))
+    errors: list[str] = []
+    async with serving(app) as client:
+        answer = await client.ask("/")
+    assert (answer.status, called) == (500, [])
+    assert said in errors[0]
+
+
 async def test_the_request_is_that_of_the_handler() -> None:
     """What a hook sets on it the handler sees, and its content is there to be read."""
 

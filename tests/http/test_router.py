@@ -150,6 +150,10 @@ def test_the_same_pattern_twice() -> None:
         ("/a/{1}", "must be a literal"),
         ("/a/}{", "must be a literal"),
         ("/a/{}", "must be a literal"),
+        ("/a/../b", "no request has the segment '..'"),
+        ("/.", "no request has the segment '.'"),
+        ("/a\0b", "no request has the segment"),
+        ("/a/\udc80", "no request has the segment"),
     ],
 )
 def test_a_pattern_that_is_none(pattern: str, message: str) -> None:

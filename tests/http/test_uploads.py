@@ -75,6 +75,15 @@ async def test_it_is_saved_whole(tmp_path: Path, spool_at: int) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("name", ["a" * 255, "写" * 85])
+async def test_it_is_saved_under_the_longest_name(tmp_path: Path, name: str) -> None:
+    """Names have 255 bytes at most; the one it is written under until it is complete is no longer."""
+    async with UploadFile(name) as file:
+        await file.write(b"content")
+        await file.save_to(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"content"
+
+
 async def test_a_place_where_nothing_can_be_saved(tmp_path: Path) -> None:
     """It is the program's error, and says which; nothing is left."""
     async with UploadFile("a", spool_at=0) as file:
@@ -161,6 +170,27 @@ async def test_a_write_that_is_cancelled(monkeypatch: pytest.MonkeyPatch, rolled
     await eventually(lambda: not upload_threads())
     assert open_descriptors() <= before
     assert [each.closed for each in made] == [True]  # and not by the collector
+
+
+@pytest.mark.parametrize("rolled_over", [False, True])
+async def test_what_is_not_whole_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rolled_over: bool
+) -> None:
+    """After a write that failed: nothing is given out as if it were all, and nothing is added behind the gap."""
+    async with UploadFile("a", spool_at=3) as file:
+        await file.write(b"abcd" if rolled_over else b"abc")
+
+        def fails(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(uploads._DiskFile, "write", fails)
+            with pytest.raises(HTTPError):
+                await file.write(b"e")
+        for call in (file.read, file.roll_over, lambda: file.write(b"f"), lambda: file.save_to(tmp_path / "saved")):
+            with pytest.raises(ValueError, match="not whole"):
+                await call()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,28 @@ def test_the_table_is_bounded() -> None:
     assert limit.take("0", 100.0) == 0.0
 
 
+def test_several_tokens_at_once() -> None:
+    """All of them or none; what is left and when it is full again are said; 0 only looks; more than all never come."""
+    limit = RateLimit(rate=2.0, burst=5)
+    assert limit.take_several("a", 0, 100.0) == (0.0, 5.0, 0.0)
+    assert len(limit) == 0
+    assert limit.take_several("a", 3, 100.0) == pytest.approx((0.0, 2.0, 1.5))
+    assert limit.take_several("a", 3, 100.0) == pytest.approx((0.5, 2.0, 1.5))
+    assert limit.take_several("a", 2, 100.0) == pytest.approx((0.0, 0.0, 2.5))
+    assert limit.take_several("a", 0, 101.0) == pytest.approx((0.0, 2.0, 1.5))
+    assert limit.take_several("a", 6, 1000.0)[0] > 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.floats(min_value=0.0, max_value=1.0)), max_size=50))
+def test_one_at_a_time_is_the_same(uses: list[tuple[int, float]]) -> None:
+    """The same keys, asked for in both ways, are let through at the same times."""
+    both = [RateLimit(rate=3.0, burst=4) for _ in range(2)]
+    now = 50.0
+    for key, pause in uses:
+        now += pause
+        assert both[0].take(str(key), now) == pytest.approx(both[1].take_several(str(key), 1, now)[0])
+
+
 @given(st.lists(st.floats(min_value=0.0, max_value=2.0), min_size=1, max_size=200), st.integers(1, 5))
 def test_never_more_than_burst_and_rate_allow(pauses: list[float], burst: int) -> None:
     """In any sequence, any window lets through at most burst + rate * its length."""

@@ -79,6 +79,9 @@ async def test_paths_and_queries_are_encoded(client: TestClient) -> None:
     told = (await client.get("/mirror/a b/%2F/ü?x=1 2#gone", params={"y": "ä&", "z": True, "n": None})).json()
     assert told["path"] == "/mirror/a%20b/%2F/%C3%BC"
     assert told["query"] == [["x", "1 2"], ["y", "ä&"], ["z", "true"], ["n", ""]]
+    for url in ("mirror", "", "?x=1"):
+        with pytest.raises(ValueError, match="must be like http://testserver/path, or a path that begins with /"):
+            await client.get(url)
 
 
 async def test_who_asks_whom() -> None:
@@ -199,6 +202,7 @@ async def test_a_request_that_is_never_answered() -> None:
         with pytest.raises(DeadlineExceeded, match=r"GET http://testserver/never: no response came within 0\.05 s"):
             await client.get("/never", timeout=0.05)
         assert events.cancelled.is_set()
+        assert (await client.get("/users/1", timeout=None)).status == 200
         assert client.server.statistics()["disconnects"] == 1
 
 

@@ -116,8 +116,9 @@ async def test_an_application_s_errors_are_raised() -> None:
         assert (await client.get("/")).status == 500
 
 
-async def test_asgi_errors_are_raised() -> None:
-    """Before the answer, within it, and on WebSockets."""
+@pytest.mark.parametrize("root", ["", "/old"])
+async def test_asgi_errors_are_raised(root: str) -> None:
+    """Before the answer, within it, and on WebSockets; of an application that is served, and of one that is mounted."""
 
     async def asgi(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -125,22 +126,26 @@ async def test_asgi_errors_are_raised() -> None:
         if scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.accept"})
-        elif scope["path"] == "/late":
+        elif scope["path"].endswith("/late"):
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"first", "more_body": True})
         raise LookupError(scope["path"])
 
-    async with TestClient(asgi) as client:
+    served: Any = asgi
+    if root:
+        served = App()
+        served.mount(root, asgi)
+    async with TestClient(served) as client:
         for path in ("/early", "/late"):
             with pytest.raises(LookupError, match=path):
-                await client.get(path)
+                await client.get(root + path)
         with pytest.raises(LookupError, match="/ws"):
-            async with client.websocket("/ws") as ws:
+            async with client.websocket(root + "/ws") as ws:
                 await ws.receive()
         with pytest.raises(LookupError, match="/ws"):
-            async with client.websocket("/ws"):
+            async with client.websocket(root + "/ws"):
                 pass
-    async with TestClient(asgi, raise_errors=False) as client:
-        assert (await client.get("/early")).status == 500
-        async with client.websocket("/ws") as ws:
+    async with TestClient(served, raise_errors=False) as client:
+        assert (await client.get(root + "/early")).status == 500
+        async with client.websocket(root + "/ws") as ws:
             assert await ws.wait_closed() == 1011

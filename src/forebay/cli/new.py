@@ -28,8 +28,12 @@ _TAKEN = frozenset({
     "forebay", "click", "httptools", "msgspec", "opentelemetry", "prometheus_client",
     "rich", "structlog", "uvloop", "watchfiles", "yaml",
     "mypy", "pip", "pytest", "pytest_asyncio", "ruff", "setuptools", "test", "tests",
+    "anyio", "ast_serialize", "idna", "iniconfig", "librt", "markdown_it", "mdurl", "mypy_extensions", "mypyc",
+    "packaging", "pathspec", "pluggy", "py", "pygments", "typing_extensions",
+    "markdown_it_py", "opentelemetry_api", "pyyaml",
 })  # fmt: skip
-"""What a package of the project would hide, besides the standard library: what is installed with it, and its tests."""
+"""What a project would hide, besides the standard library: what is installed with it, and its tests. The last line are
+names of distributions that are called otherwise than their packages: pip could not install both."""
 
 _FILES = {
     ".dockerignore": "dockerignore.in",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from forebay.cli.route_listing import (
@@ -37,11 +37,15 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What one application says, of the path that is left for it: the outermost one, then those that are mounted."""
+    """What one application says, of the path that is left for it: the outermost one, then those that are mounted.
+
+    ``failure`` is what a converter has raised that it should not, which fails the request; else None.
+    """
 
     app: App[Any]
     asked: Asked
     explanation: Explanation[Route]
+    failure: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,11 @@ def levels_of(app: App[Any], asked: Asked) -> list[Level]:
     inner: App[Any] | None = app
     while inner is not None:
         explanation = inner.router.explain(asked.method, asked.path, asked.host)
+        try:
+            inner.router.find(asked.method, asked.path, asked.host)
+        except Exception as error:
+            levels.append(Level(inner, asked, replace(explanation, taken=None, params={}), error))
+            break
         levels.append(Level(inner, asked, explanation))
         inner = None
         if explanation.taken is not None:
@@ -87,13 +96,15 @@ def _others(level: Level) -> list[_Other]:
             reason = f"method {level.asked.method} is none of {', '.join(route.methods)}"
         if route.kind == "mount" and reason.startswith("segment"):
             near = False  # it takes whatever follows, so its prefix alone is in the way of every path there is
-        found.append(_Other(route, reason, near))
+        found.append(_Other(route, reason or "the request has failed before", near))
     return found
 
 
 def _answer_without(level: Level) -> str:
     """What a request is answered with that no route takes."""
     app, asked = level.app, level.asked
+    if level.failure is not None:
+        return f"it is answered with 500, for a converter fails with {level.failure!r:.90}"
     allowed = ", ".join(app.router.allowed(asked.path, asked.host))
     if allowed and asked.method == "OPTIONS":
         return f"it is answered by itself: 204, Allow: {allowed}"

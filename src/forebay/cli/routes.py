@@ -18,13 +18,14 @@ from forebay.errors import ProtocolError
 from forebay.http import App, HTTPServer
 from forebay.runtime.targets import call_factory, import_target
 from forebay.service import Service
+from forebay.wire.http1 import RequestRules
 
 __all__ = ["module_and_name", "routes_command"]
 
 _URL = re.compile(r"(?:https?|wss?)://(?P<authority>[^/?#]+)(?P<path>/[^?#]*)?(?:[?#].*)?", re.IGNORECASE)
 _METHOD = re.compile(r"[A-Z][A-Z_-]*")
 _HOST = re.compile(r"[!-~]+")
-_UNFIT = re.compile(r"[\x00-\x20\x7f]")
+_UNFIT = re.compile(r"[^!-~]")
 _NOBODY_TAKES = 1
 
 
@@ -138,7 +139,11 @@ def _asked(url: str, method: str | None, host: str | None) -> Asked:
         raise click.UsageError(
             f"--host: '{host}' is none, as in api.example.com; names beyond ASCII in their xn-- form"
         )
-    return Asked(asked, path.encode(errors="surrogateescape"), host.encode())
+    try:
+        RequestRules().read(f"{asked} {path} HTTP/1.1".encode(), f"host: {host or 'a.example'}\r\n\r\n".encode())
+    except ProtocolError as error:
+        raise click.UsageError(f"no server would take {path}{f' of {host}' if host else ''}: {error}") from None
+    return Asked(asked, path.encode(), host.encode())
 
 
 # -- where it is asked

@@ -41,4 +41,7 @@ class Corks:
     def _pull(self) -> None:
         conns, self._conns = self._conns, []
         for conn in conns:
-            conn.uncork()
+            try:
+                conn.uncork()
+            except Exception as error:  # the others must have their turn
+                conn.failed(error)

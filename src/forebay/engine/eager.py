@@ -56,11 +56,13 @@ class EagerTasks:
         self._parked = _Parked(loop)
         return parked.take(_Rest(steps, found, context))
 
-    def step(self, steps: Coroutine[Any, Any, T]) -> tuple[bool, T | Awaitable[T]]:
+    def step(self, steps: Coroutine[Any, Any, T], context: Context) -> tuple[bool, T | Awaitable[T]]:
         """Run ``steps`` up to its first wait: True and what it has returned, or False and the rest of it, to be awaited
         by what is started with :meth:`start` right after that: for its coroutine it is one and the same task.
 
         Raises what it raises.
+
+        :param context: that which the caller runs in; ``steps`` has it to itself.
         """
         parked = self._parked
         loop = self._loop
@@ -71,14 +73,16 @@ class EagerTasks:
             _enter_task(loop, parked.task)
         except RuntimeError:  # some other task is at work
             return False, steps
-        context = copy_context()
+        waits = False
         try:
-            return False, _Rest(steps, context.run(steps.send, None), context)
+            found = steps.send(None)
+            waits = True
+            return False, _Rest(steps, found, context)
         except StopIteration as end:
             return True, end.value
         finally:
             _leave_task(loop, parked.task)
-            if parked.taken:  # it has cancelled the task that it shared with others
+            if parked.taken and not waits:  # it has cancelled the task that it shared with others
                 self._parked = _Parked(loop)
 
     def _park(self) -> None:
@@ -142,7 +146,8 @@ class _Parked:
         self._nap: asyncio.Future[None] = loop.create_future()
         self._rest: _Rest[None] | None = None
         self.ready = False
-        self.task: Task[None] = Task(self._run(), loop=loop)
+        # A context of its own: else it would keep that of the request at hand
+        self.task: Task[None] = Task(self._run(), loop=loop, context=Context())
 
     @property
     def taken(self) -> bool:

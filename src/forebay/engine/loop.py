@@ -56,10 +56,10 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
 
-def call_later(seconds: float, callback: Callable[[], None]) -> None:
-    """Call ``callback`` on the running loop in ``seconds``. For what a :class:`Ticker` is too coarse for; nothing
-    cancels it, so the callback looks for itself whether it is still wanted."""
-    asyncio.get_running_loop().call_later(seconds, callback)
+def call_later(seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+    """Call ``callback`` on the running loop in ``seconds``, unless what is returned is cancelled. For what a
+    :class:`Ticker` is too coarse for."""
+    return asyncio.get_running_loop().call_later(seconds, callback)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

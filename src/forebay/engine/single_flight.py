@@ -37,7 +37,8 @@ class SingleFlight(Generic[T]):
     nothing is remembered of a key once its call has ended. ``started`` counts the calls, ``shared`` the callers that
     joined one.
 
-    A call must not wait for the same key itself: it would wait for its own end.
+    A call must not wait for the same key itself: it would wait for its own end. Where its own Task does, that raises
+    ``RuntimeError``.
     """
 
     __slots__ = ("_flights", "shared", "started")
@@ -71,7 +72,7 @@ class SingleFlight(Generic[T]):
         else:
             self.shared += 1
         task = flight.task
-        if task is None:  # from Python 3.12 on a call runs before it is known as a Task: it asked for itself
+        if task is None or task is asyncio.current_task():  # None: from Python 3.12 on a call runs before it has a Task
             raise RuntimeError(f"the call for {key!r:.80} waits for itself")
         flight.waiting += 1
         try:

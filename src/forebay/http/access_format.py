@@ -200,8 +200,16 @@ def _json_text(data: bytes | None) -> str:
 def _json_notes(notes: dict[str, Any]) -> str:
     try:
         return _json_value(notes)
-    except Exception:  # a note that JSON does not have
-        return _json_value({ascii(key): ascii(value) for key, value in notes.items()})
+    except Exception:  # a note that JSON does not have; the others stay as they are
+        return _json_value({_in_json(str(name)): _in_json(value) for name, value in notes.items()})
+
+
+def _in_json(value: Any) -> Any:
+    try:
+        msgspec.json.encode(value, enc_hook=str)
+    except Exception:
+        return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else ascii(value)
+    return value
 
 
 def _json_value(value: Any) -> str:

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextvars import Context, copy_context
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 import structlog
 
-from forebay.chain import Handler, compile_chain
 from forebay.engine.eager import EagerTasks
-from forebay.engine.loop import Cancelled
+from forebay.engine.loop import Cancelled, Ticker, ticker
 from forebay.engine.tasks import Tasks
 from forebay.errors import ExecutorStopped, ProtocolError
 from forebay.http.background import BackgroundWork
-from forebay.http.binding.app_scope import enter_app_scope
-from forebay.http.binding.arguments import Source
 from forebay.http.call import Call, Releases
+from forebay.http.calling import chain_of, endpoint_of, resolve_and_call
 from forebay.http.cancelled import CancelledHandlers
 from forebay.http.compile import compile_route
 from forebay.http.converters import Converter
 from forebay.http.exchange import Exchange
 from forebay.http.files import FileCache, FileResponse
 from forebay.http.group import Group, Registration
+from forebay.http.life import Life
 from forebay.http.messages import HTTPMiddleware, Request, Response
 from forebay.http.missing import MissingRoutes
 from forebay.http.problems import is_expected, problem, problem_of
@@ -115,6 +115,7 @@ class App(Group, Generic[S]):
         self.background = BackgroundWork(name)
         self._lifespan = lifespan
         self._stack: AsyncExitStack | None = None
+        self._home: Ticker | None = None  # of the loop that serves it
         self._router: Router[Route] = Router(converters)
         self._routes: list[Route] = []
         self._names: dict[str, list[Route]] = {}
@@ -161,7 +162,9 @@ class App(Group, Generic[S]):
         self.check_open()
         prefix = registration.group.full_prefix()
         pattern = prefix + registration.pattern if registration.pattern not in ("", "/") or not prefix else prefix
-        if registration.pattern == "/" and prefix:
+        if registration.kind == "mount":
+            pattern = pattern.removesuffix("/")
+        elif registration.pattern == "/" and prefix:
             pattern = prefix + "/"
         route = Route(
             self,
@@ -181,7 +184,10 @@ class App(Group, Generic[S]):
             for other in self._names.get(explicit, ()):
                 if other.options.name is not None:
                     raise ValueError(f"name {explicit!r} of {route.where} is taken already, by {other.where}")
-        for path in (pattern, f"{pattern}/", f"{pattern}/{{mounted:path}}") if route.kind == "mount" else (pattern,):
+        paths = [pattern]
+        if route.kind == "mount":
+            paths = [*([pattern] if pattern else []), f"{pattern}/", f"{pattern}/{{mounted:path}}"]
+        for path in paths:
             for method in route.methods:
                 taken = self._router.add(method, path, route, route.host)
                 if taken is not None:
@@ -240,9 +246,9 @@ class App(Group, Generic[S]):
         hooks = Hooks(route.layers)
         layers = route.layers[len(hooks.hooks) :]
         route.hooks = hooks if hooks.hooks else None
-        endpoint = self._endpoint(route)
-        route.chain = compile_chain(layers, endpoint) if layers else None
-        route.whole = compile_chain(route.layers, endpoint)
+        endpoint = endpoint_of(self, route)
+        route.chain = chain_of(layers, endpoint) if layers else None
+        route.whole = chain_of(route.layers, endpoint)
         route.by_request = route.is_blocking or route.binding.holds or route.answer is not None
         binding = route.binding
         direct = not (route.chain or route.by_request)
@@ -253,26 +259,38 @@ class App(Group, Generic[S]):
     # -- life
 
     async def startup(self) -> None:
-        """Enter the lifespan. Called by the server before it listens."""
+        """Enter the lifespan. Called by the server before it listens.
+
+        :raises RuntimeError: it is served already, by this loop.
+        """
+        if self.is_served:
+            raise RuntimeError(f"{self!r} is served already: stop that server, or give it several addresses to bind")
+        self._home = ticker()
         self.freeze()
         self.eager = EagerTasks()  # a loop that was given up may have the task of the last one
         async with AsyncExitStack() as stack:
             stack.callback(self._thaw)  # when it fails
             await self.background.start()
             stack.push_async_callback(self.background.stop)
-            if any(route.uses_threads for route in self._routes):
-                await self._threads.start()
-                stack.push_async_callback(self._threads.stop)
-            if self._lifespan is not None:
-                await stack.enter_async_context(self._lifespan(self))
-            self.scoped = await enter_app_scope(self, [route.binding for route in self._routes], stack)
+            await self._threads.start()
+            stack.push_async_callback(self._threads.stop)
+            life = Life(self, self._lifespan)
+            await life.begin()
+            stack.push_async_callback(life.end)
             for mounted in self._mounts:
-                await mounted.startup()
-                stack.push_async_callback(mounted.shutdown)
+                if not getattr(mounted, "is_served", False):  # it may be a part of another mounted application as well
+                    await mounted.startup()
+                    stack.push_async_callback(mounted.shutdown)
             self._stack = stack.pop_all()
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the running loop serves it, or is about to. A loop that was given up does not count."""
+        return self._home is ticker()
 
     def _thaw(self) -> None:
         self._frozen = False
+        self._home = None
         self.scoped = {}
 
     async def drain(self) -> None:
@@ -323,6 +341,10 @@ class App(Group, Generic[S]):
 
     def on_request(self, exchange: Exchange) -> None:
         """Answer one request. Called by the server."""
+        context = copy_context()  # its own: the next request of the connection must not see what this one sets
+        context.run(self._on_request, exchange, context)
+
+    def _on_request(self, exchange: Exchange, context: Context) -> None:
         if not self._frozen:
             self.freeze()
         try:
@@ -330,7 +352,7 @@ class App(Group, Generic[S]):
             host = exchange.fields.host if router.by_host else b""
             found = router.find(exchange.method, exchange.raw_path, host)
             if found is None:
-                route, path = self._missing.route_for(exchange.method, exchange.raw_path, exchange.host), None
+                route, path = self._missing.route_for(exchange, exchange.raw_path), None
             else:
                 route, path = found
         except ProtocolError as error:
@@ -352,14 +374,14 @@ class App(Group, Generic[S]):
                 if binding.wants_request and request is None:
                     request = Request(exchange, path or {}, route.pattern, None, self)
                 if binding.waits:
-                    result: Any = self._resolved(route, exchange, path)
+                    result: Any = resolve_and_call(self, route, exchange, path)
                 elif binding.trivial:
                     result = route.handler(**path) if path is not None else route.handler()
                 else:
                     body = exchange.take_body() if binding.wants_body else b""
                     result = route.handler(**binding.bind(exchange, path, body, request, self))
                 if route.direct:
-                    done, result = self.eager.step(result)
+                    done, result = self.eager.step(result, context)
                     if not done:
                         Call(self, route, exchange, path, request, result).begin()
                         return
@@ -422,73 +444,15 @@ class App(Group, Generic[S]):
             with suppress(ExecutorStopped):  # it was logged, and counted
                 submit()
 
-    async def invoke(self, route: Route, request: Request) -> Any:
-        """Call the handler. What its dependencies hold is left to ``request``, or closed at once when it fails."""
-        binding = route.binding
-        if route.answer is not None:
-            return await route.answer(route, request)
-        if not binding.holds:
-            body = await request.body() if binding.wants_body else b""
-            path = request.path_params
-            if binding.waits:
-                arguments = await binding.resolve(Source(request.exchange, path, body, request, self))
-            else:
-                arguments = binding.bind(request.exchange, path, body, request, self)
-            if route.is_async:
-                return await route.handler(**arguments)
-            return await self._call(route, arguments)
-        stack = AsyncExitStack()
-        try:
-            result = await self._call(route, await binding.resolve_all(request, stack))
-        except BaseException as error:
-            request.closing = True
-            try:
-                await stack.__aexit__(type(error), error, error.__traceback__)
-            finally:
-                request.closing = False
-            raise
-        request.release(stack)
-        return result
-
-    async def _resolved(self, route: Route, exchange: Exchange, path: dict[str, Any] | None) -> Any:
-        """Call a coroutine function that depends on others."""
-        arguments = await route.binding.resolve(Source(exchange, path, b"", None, self))
-        return await route.handler(**arguments)
-
-    async def _call(self, route: Route, arguments: dict[str, Any]) -> Any:
-        if route.is_async:
-            return await route.handler(**arguments)
-        if route.is_blocking:
-            return await self._threads.run(route.handler, arguments)
-        return route.handler(**arguments)
-
-    def _endpoint(self, route: Route) -> Handler[Request, Response]:
-        """The handler as the middleware around it calls it: from request to response."""
-
-        async def endpoint(request: Request) -> Response:
-            exchange, binding = request.exchange, route.binding
-            try:
-                if route.is_async and not (binding.waits or binding.wants_body or route.answer):  # as mostly
-                    result = await route.handler(**binding.bind(exchange, request.path_params, b"", request, self))
-                else:
-                    result = await self.invoke(route, request)
-                answer = route.encode(result)
-                if exchange.fields.msgpack:
-                    answer = negotiated(exchange, result, answer)
-            except Exception as error:
-                if not is_expected(error):
-                    raise
-                answer = problem_of(error)
-            return answer if isinstance(answer, Response) else Response.encoded(*answer)
-
-        return endpoint
-
     async def respond_mounted(self, request: Request, raw_path: bytes) -> Response:
         """Answer a request as a part of another application. ``raw_path`` is what is left behind the mount's prefix."""
         request.enter(self)
         method, host = request.method, request.exchange.host
         found = self._router.find(method, raw_path, host)
-        route, path = found if found is not None else (self._missing.route_for(method, raw_path, host), None)
+        route, path = found if found is not None else (self._missing.route_for(request.exchange, raw_path), None)
+        for name, value in request.path_params.items():
+            if name != "mounted":  # what is left of the path
+                request.mount_params = {**request.mount_params, name: value}
         request.path_params = path if path is not None else {}
         request.route = request.route.removesuffix("/") + route.pattern
         if route.timeout is not None:

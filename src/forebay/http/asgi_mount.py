@@ -13,7 +13,7 @@ from forebay.engine.connection import CloseReason
 from forebay.engine.loop import sleep
 from forebay.engine.tasks import Gate, Task, start_task
 from forebay.errors import ConnectionClosed, ForebayError
-from forebay.http.asgi import ASGIApplication
+from forebay.http.asgi import ASGIApplication, ClientDisconnected
 from forebay.http.asgi_exchange import ASGIExchange
 from forebay.http.asgi_http import HTTPCall
 from forebay.http.asgi_link import header_pairs
@@ -108,7 +108,14 @@ class ASGIMount:
 
         async def mounted(scope: Scope, receive: Any, send: Any) -> None:
             scope.update(changes)
-            await app(scope, receive, send)
+            try:
+                await app(scope, receive, send)
+            except ClientDisconnected:
+                raise
+            except Exception as error:
+                if request.app.on_error is not None:
+                    request.app.on_error(error, exchange)
+                raise
 
         async def watched(scope: Scope, receive: Any, send: Any) -> None:
             async def telling(message: Any) -> None:

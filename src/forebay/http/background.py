@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
 from functools import partial
+from inspect import isasyncgen, isgenerator
 from typing import Any
 
 import structlog
@@ -40,7 +41,7 @@ _SHOWN = 5  # and in a repr
 class _Work:
     """One call that is to be made."""
 
-    __slots__ = ("handle", "name", "place", "request_id")
+    __slots__ = ("handle", "kind", "name", "place", "request_id")
 
     def __init__(self, function: Callable[..., Any], request_id: str) -> None:
         bare = function
@@ -49,6 +50,7 @@ class _Work:
         self.name: str = getattr(bare, "__qualname__", "") or type(bare).__qualname__
         code = getattr(bare, "__code__", None) or getattr(getattr(bare, "__call__", None), "__code__", None)  # noqa: B004  # that of a callable object
         self.place = "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+        self.kind = kind_of(bare)
         self.request_id = request_id
         self.handle: Handle[Any] | None = None
 
@@ -186,7 +188,7 @@ class BackgroundWork:
         call = partial(function, *args, **(kwargs or {}))
         context = copy_context() if context is None else context.copy()  # of our own: nobody is in it
         try:
-            work.handle = context.run(partial(self._executor.submit_nowait, call, kind=kind_of(function)))
+            work.handle = context.run(partial(self._executor.submit_nowait, call, kind=work.kind))
         except ExecutorStopped:
             self._totals["refused"] += 1
             log.error("background work refused", app=self.name, work=str(work), request=request_id, reason="it drains")
@@ -210,7 +212,9 @@ class BackgroundWork:
     async def _follow(self, work: _Work, handle: Handle[Any]) -> None:
         end = "failed"
         try:
-            await handle.result()
+            made = await handle.result()
+            if isgenerator(made) or isasyncgen(made):
+                raise TypeError(f"{work} is a generator function: nobody would run what it has made")
             end = "finished"
         except ExecutorStopped:
             end = "cut"  # said by `stop`

@@ -13,6 +13,7 @@ from forebay.engine.loop import Cancelled, sleep, timeout
 from forebay.engine.tasks import Gate, Task
 from forebay.errors import ConnectionClosed
 from forebay.http.binding.arguments import Source
+from forebay.http.calling import invoke
 from forebay.http.cancelled import LAST_PATIENCE
 from forebay.http.exchange import Exchange, Receiver
 from forebay.http.files import FileResponse
@@ -137,7 +138,7 @@ class Call(Receiver, BodySource):
                     result = await rest
                 elif route.by_request:
                     self._request = request = self._made_request()
-                    result = await app.invoke(route, request)
+                    result = await invoke(app, route, request)
                 else:
                     body = b""
                     if binding.wants_body:

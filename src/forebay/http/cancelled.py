@@ -32,12 +32,8 @@ class CancelledHandlers:
 
     def add(self, task: Task[None], method: str, route: str) -> None:
         """Keep ``task``, which was cancelled just now."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
         def look() -> None:
-            if task.done():
-                return
             self.ignored += 1
             log.warning(
                 "handler ignores its cancellation",
@@ -48,7 +44,13 @@ class CancelledHandlers:
                 at=place_of_task(task),
             )
 
-        call_later(PATIENCE, look)
+        def ended(task: Task[None]) -> None:
+            self._tasks.discard(task)
+            timer.cancel()  # it would keep alive what the handler had
+
+        timer = call_later(PATIENCE, look)
+        self._tasks.add(task)
+        task.add_done_callback(ended)
 
     async def join(self) -> None:
         """Return when all have ended. Those that still have not after some seconds are given up, and reported."""

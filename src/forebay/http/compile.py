@@ -26,12 +26,14 @@ def compile_route(route: Route, converters: Mapping[str, Converter]) -> None:
     :param converters: those of the application.
     :raises TypeError: the handler's signature or its return annotation is not one that can be served; says why, and
         names the places of the handler and of the registration.
-    :raises ValueError: the pattern is not well-formed.
+    :raises ValueError: the pattern is not well-formed; says why, and names the place of the registration.
     """
     try:
         _compile(route, {**CONVERTERS, **converters})
     except TypeError as error:
         raise TypeError(f"{error} (registered at {route.place})") from None
+    except ValueError as error:
+        raise ValueError(f"{error} (registered at {route.place})") from None
 
 
 def _compile(route: Route, converters: dict[str, Converter]) -> None:

@@ -333,7 +333,7 @@ class HTTPConnection(ConnectionHandler):
                 self._say_goodbye()
         elif not self._advancing:
             if self._unsettled or self._reader.held:
-                self._advance()
+                server.context.copy().run(self._advance)  # the next request has nothing to do with this one
             elif self._out is not None:
                 self._write_out()
 

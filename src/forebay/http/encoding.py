@@ -45,6 +45,7 @@ ContentDecoder = Callable[[bytes, bytes | None], Any]
 
 _JSON = b"application/json"
 _MSGPACK_TYPES = frozenset({b"application/msgpack", b"application/vnd.msgpack", b"application/x-msgpack"})
+_REFUSED = (ValueError, TypeError, RecursionError)
 _ERRORS_KEPT = 100  # of one request: a list of a million wrong items must not become an answer of a million errors
 _LOOKED_INTO = 1 << 20  # bytes of the longest body that is looked into for more than the first wrong field
 
@@ -85,7 +86,7 @@ def decode_json(content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """
     try:
         return decoder.decode(content)
-    except (ValueError, RecursionError) as error:
+    except _REFUSED as error:
         raise _json_refused(content, decoder.type, error) from None
 
 
@@ -109,13 +110,13 @@ def content_decoder(kind: Any) -> ContentDecoder:
         if content_type == _JSON or not _is_msgpack(content_type):
             try:
                 return from_json(content)
-            except (ValueError, RecursionError) as error:
+            except _REFUSED as error:
                 raise _json_refused(content, kind, error) from None
         if from_msgpack is None:
             from_msgpack = msgspec.msgpack.Decoder(kind).decode
         try:
             return from_msgpack(content)
-        except (ValueError, RecursionError) as error:
+        except _REFUSED as error:
             raise _msgpack_refused(content, kind, error) from None
 
     return decode
@@ -204,7 +205,7 @@ def _not_well_formed(error: Exception, what: str) -> HTTPError:
 def _json_refused(content: bytes, kind: Any, error: Exception) -> HTTPError:
     if not content:
         return _empty("JSON")
-    if isinstance(error, msgspec.ValidationError):
+    if _is_unfit(error):
         return ValidationError(_listed(content, msgspec.json.decode, kind, error, text_keys=True))
     return _not_well_formed(error, "JSON")
 
@@ -212,13 +213,25 @@ def _json_refused(content: bytes, kind: Any, error: Exception) -> HTTPError:
 def _msgpack_refused(content: bytes, kind: Any, error: Exception) -> HTTPError:
     if not content:
         return _empty("MessagePack")
-    if isinstance(error, msgspec.ValidationError):
+    if _is_unfit(error):
         return ValidationError(_listed(content, msgspec.msgpack.decode, kind, error, text_keys=False))
     return _not_well_formed(error, "MessagePack")
 
 
+def _is_unfit(error: Exception) -> bool:
+    """Is it of another shape, rather than not well-formed?
+
+    :raises TypeError: neither; something the type itself calls, as a default's factory, has raised it.
+    """
+    if isinstance(error, TypeError):
+        if "unhashable type" not in str(error):  # of a set, for a list in it
+            raise error
+        return True
+    return isinstance(error, msgspec.ValidationError)
+
+
 def _listed(
-    content: bytes, decode: Callable[[bytes], Any], kind: Any, error: msgspec.ValidationError, *, text_keys: bool
+    content: bytes, decode: Callable[[bytes], Any], kind: Any, error: Exception, *, text_keys: bool
 ) -> list[FieldError]:
     """msgspec stops at the first wrong field; on that path, look at all of them one by one."""
     first = FieldError("body", _place_in(error), unfit("body", "", error).message)
@@ -232,7 +245,7 @@ def _listed(
     return found or [first]
 
 
-def _place_in(error: msgspec.ValidationError) -> str:
+def _place_in(error: Exception) -> str:
     """Where in the document msgspec says that it is, as we write it."""
     path = str(error).partition(" - at `")[2].rpartition("`")[0]
     if not path.startswith("$"):  # also `key` in `$.a`

@@ -7,15 +7,25 @@ looks is bounded.
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from forebay.errors import FieldError
 
-__all__ = ["field_errors", "is_struct_like", "record_fields", "unfit", "without_wrappers"]
+__all__ = [
+    "convert_text",
+    "field_errors",
+    "forbids_unknown",
+    "is_struct_like",
+    "record_fields",
+    "unfit",
+    "without_wrappers",
+]
 
 _DEEPEST = 32  # levels that are looked into; below, the whole level is named
 _LOOKED_AT = 20_000  # parts, of one document
@@ -27,6 +37,21 @@ _LOOSE = {list: list[Any], set: set[Any], frozenset: frozenset[Any], dict: dict[
 def unfit(place: str, name: str, error: Exception | str) -> FieldError:
     """``error``, about one field, in the words a client is shown."""
     return FieldError(place, name, _words(error))
+
+
+def convert_text(value: Any, kind: Any) -> Any:
+    """A text, or a list of texts, as ``kind``. What others cannot hold is refused: integers have at most 64 bits, and
+    fractions are finite.
+
+    :raises ValueError: it is not like that.
+    """
+    made = msgspec.convert(value, kind, strict=False)
+    for one in made if isinstance(made, list | tuple | set | frozenset) else (made,):
+        if type(one) is int and not -(1 << 63) <= one < 1 << 63:
+            raise msgspec.ValidationError("Integer value out of range")
+        if (type(one) is float and not math.isfinite(one)) or (type(one) is Decimal and not one.is_finite()):
+            raise msgspec.ValidationError("Expected a finite number")
+    return made
 
 
 def field_errors(
@@ -104,7 +129,14 @@ def _generic_hints(kind: Any, bare: Any, hints: dict[str, Any]) -> dict[str, Any
     return filled
 
 
+def forbids_unknown(kind: Any) -> bool:
+    """Must a record have no other fields than its own?"""
+    return _config(kind, "forbid_unknown_fields")
+
+
 def _words(error: Exception | str) -> str:
+    if isinstance(error, TypeError):  # of hash()
+        return "holds a list or an object where a set or a key cannot"
     return str(error).partition(" - at `")[0]
 
 
@@ -151,7 +183,7 @@ class _Look:
         """Why ``value`` is not of ``kind``, at first sight; None when it is."""
         try:
             msgspec.convert(value, kind, str_keys=self._text_keys)
-        except msgspec.ValidationError as error:
+        except (ValueError, TypeError) as error:
             return _words(error)
         except RecursionError:
             return "is nested too deeply"
@@ -199,7 +231,7 @@ class _Look:
                 yield from self.into(value[name], field_kind, _below(path, name), depth)
             elif required:
                 yield FieldError(self._place, _below(path, name), "is required")
-        if _config(kind, "forbid_unknown_fields"):
+        if forbids_unknown(kind):
             for name in value:
                 if name not in known:
                     yield FieldError(self._place, _below(path, name), "is not a field of this object")

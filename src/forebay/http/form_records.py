@@ -15,11 +15,9 @@ list, set or tuple; else it is an error.
 
 from __future__ import annotations
 
-import math
 import types
 import typing
 from collections.abc import Callable
-from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -27,18 +25,19 @@ import msgspec
 
 from forebay.errors import FieldError, ValidationError
 from forebay.http.encoding import is_record
-from forebay.http.field_errors import record_fields, unfit, without_wrappers
+from forebay.http.field_errors import convert_text, forbids_unknown, record_fields, unfit, without_wrappers
 from forebay.http.form_data import FormData
 from forebay.http.pydantic_models import decode_model_value, holds_pydantic, is_pydantic
 from forebay.http.uploads import UploadFile
 
-__all__ = ["FormDecoder", "convert_form", "form_decoder"]
+__all__ = ["FormDecoder", "convert_form", "form_decoder", "left_empty"]
 
 FormDecoder = Callable[[FormData], tuple[Any, list[FieldError]]]
 """``decode(form)``: the record and no errors, or None and every field that does not fit."""
 
 _MANY = (list, set, frozenset, tuple)
 _NOTHING = object()
+_UNKNOWN_KEPT = 100  # of one form
 
 
 def convert_form(form: FormData, kind: Any) -> tuple[Any, list[FieldError]]:
@@ -60,9 +59,7 @@ def form_decoder(kind: Any) -> FormDecoder:
         return _model_decoder(kind)
     fields = [_Field(kind, *each) for each in record_fields(kind)]
     known = {field.name for field in fields}
-    strict = (
-        isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind.__struct_config__.forbid_unknown_fields
-    )
+    strict = forbids_unknown(kind)
 
     def decode(form: FormData) -> tuple[Any, list[FieldError]]:
         errors: list[FieldError] = []
@@ -72,13 +69,14 @@ def form_decoder(kind: Any) -> FormDecoder:
             if value is not _NOTHING:
                 values[field.attribute] = value
         if strict:
-            errors += [FieldError("form", name, "is not a field of this form") for name in form if name not in known]
+            unknown = [name for name in form if name not in known][:_UNKNOWN_KEPT]
+            errors += [FieldError("form", name, "is not a field of this form") for name in unknown]
         if errors:
             return None, errors
         try:
             return kind(**values), errors
         except (ValueError, TypeError) as error:  # of its __post_init__, as msgspec has it
-            return None, [unfit("form", "$", error)]
+            return None, [FieldError("form", "$", str(error))]
 
     return decode
 
@@ -108,7 +106,7 @@ class _Field:
 
     def read(self, form: FormData, errors: list[FieldError]) -> Any:
         """The value, or what says that the default is to be taken."""
-        sent = [value for value in form.get_all(self.name) if not self._left_empty(value)]
+        sent = [value for value in form.get_all(self.name) if not left_empty(value, self._text)]
         for value in sent:
             if isinstance(value, UploadFile) is not self._files:
                 wanted = "a file is expected, text was sent" if self._files else "text is expected, a file was sent"
@@ -126,18 +124,17 @@ class _Field:
         if self._bool and not self._many and found == "on":
             return True
         try:
-            value = msgspec.convert(found, self._kind, strict=False)
-            for one in value if isinstance(value, list | tuple | set | frozenset) else (value,):
-                _check_number(one)
-        except msgspec.ValidationError as error:
+            return convert_text(found, self._kind)
+        except ValueError as error:
             errors.append(unfit("form", self.name, error))
             return _NOTHING
-        return value
 
-    def _left_empty(self, value: str | UploadFile) -> bool:
-        if isinstance(value, UploadFile):
-            return not value.filename and not value.size
-        return not value and (self._files or not self._text)
+
+def left_empty(value: str | UploadFile, is_text: bool) -> bool:
+    """Is it what a browser sends for an input that nobody has filled in? A text may be empty (``is_text``)."""
+    if isinstance(value, UploadFile):
+        return not value.filename and not value.size
+    return not value and not is_text
 
 
 def _model_decoder(kind: Any) -> FormDecoder:
@@ -159,11 +156,7 @@ def _model_decoder(kind: Any) -> FormDecoder:
         values: dict[str, Any] = {}
         for name in form:
             many, is_text = fields.get(name, (False, True))
-            sent = [
-                value
-                for value in form.get_all(name)
-                if (value.filename or value.size if isinstance(value, UploadFile) else value or is_text)
-            ]
+            sent = [value for value in form.get_all(name) if not left_empty(value, is_text)]
             if many:
                 values[name] = sent
             elif sent:
@@ -210,11 +203,3 @@ def _known(kind: type) -> bool:
     except TypeError:
         return False
     return not isinstance(info, msgspec.inspect.CustomType | msgspec.inspect.DictType | msgspec.inspect.ListType)
-
-
-def _check_number(value: Any) -> None:
-    """As of queries: 64 bits, and finite."""
-    if type(value) is int and not -(1 << 63) <= value < 1 << 63:
-        raise msgspec.ValidationError("Integer value out of range")
-    if (type(value) is float and not math.isfinite(value)) or (type(value) is Decimal and not value.is_finite()):
-        raise msgspec.ValidationError("Expected a finite number")

@@ -1,6 +1,7 @@
 """Forms: ``application/x-www-form-urlencoded`` and ``multipart/form-data``, whole or a part at a time.
 
-Both are UTF-8: another ``charset`` is 415, and octets that are not UTF-8 are 400.
+Both are UTF-8: another ``charset`` is 415, and octets that are not UTF-8 are 400. A field ``_charset_`` (RFC 7578
+section 4.6) is a field as any other.
 """
 
 from __future__ import annotations
@@ -31,10 +32,7 @@ from forebay.wire.parameters import read_parameters
 if TYPE_CHECKING:
     from forebay.http.messages import Request
 
-__all__ = ["Form", "FormData", "FormLimits", "FormPart", "convert_form", "form_decoder", "read_form", "request_parts"]
-
-Form = FormData
-"""The same, where the name is free: a marker of bindings has it too."""
+__all__ = ["FormData", "FormLimits", "FormPart", "convert_form", "form_decoder", "read_form", "request_parts"]
 
 _URLENCODED = b"application/x-www-form-urlencoded"
 _MULTIPART = b"multipart/form-data"
@@ -94,11 +92,13 @@ async def read_form(request: Request, limits: FormLimits = _DEFAULT) -> FormData
     left = limits.memory
     try:
         async for part in request_parts(request, limits):
-            left -= len(part.name) + len(part.filename or "") + _FIELD_COST
+            left = _left_of(left, len(part.name) + len(part.filename or "") + _FIELD_COST, limits)
             if part.filename is None:
-                content = await part.read(min(limits.field_size, max(0, left)))
-                left -= len(content)
-                items.append((part.name, _text(part, content)))
+                content = bytearray()
+                async for piece in part:
+                    left = _left_of(left, len(piece), limits)
+                    content += piece
+                items.append((part.name, _text(part, bytes(content))))
             else:
                 file = UploadFile(
                     part.filename,
@@ -114,8 +114,6 @@ async def read_form(request: Request, limits: FormLimits = _DEFAULT) -> FormData
                     await file.write(piece)
                 if file.in_memory:
                     left -= file.size
-            if left < 0:
-                raise _too_large(f"the fields of the form take more than {limits.memory} bytes")
     except BaseException:
         await FormData(items).aclose()
         raise
@@ -293,6 +291,13 @@ def _text(part: FormPart, content: bytes) -> str:
         return content.decode()
     except UnicodeDecodeError:
         raise HTTPError(400, f"field {part.name[:80]!r} of the form is not UTF-8") from None
+
+
+def _left_of(left: int, taken: int, limits: FormLimits) -> int:
+    """What is left of ``limits.memory`` when so much more of it is taken."""
+    if taken > left:
+        raise _too_large(f"the fields of the form take more than {limits.memory} bytes")
+    return left - taken
 
 
 def _too_large(detail: str) -> HTTPError:

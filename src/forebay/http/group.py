@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from forebay.http.binding.signature import place_of_caller, remember_names
+from forebay.http.hosts import parse_host_pattern
 from forebay.http.messages import HTTPMiddleware
-from forebay.http.route import RouteOptions
+from forebay.http.route import RouteOptions, check_shared
 from forebay.http.websocket_settings import WebSocketSettings
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Group", "Options", "Registration"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")  # a token (RFC 9110 section 9.1), in capitals
 
 
 class Options(TypedDict, total=False):
@@ -66,7 +70,8 @@ class Group:
     :param tags: of its routes, in the documentation.
     :param host: the only one its routes answer for: ``api.example.com``, ``*.example.com``, or with a parameter,
         ``{tenant}.example.com``. None: any, or that of the group it is in.
-    :raises ValueError: the prefix is not like that.
+    :raises ValueError: the prefix or the host is not like that.
+    :raises TypeError: a middleware that cannot be called, or ``tags`` that are one str.
     """
 
     def __init__(
@@ -79,6 +84,9 @@ class Group:
     ) -> None:
         if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
             raise ValueError(f"prefix {prefix!r}: must be empty, or begin with a slash and not end with one")
+        check_shared(middleware, tags)
+        if host is not None:
+            parse_host_pattern(host)
         self.prefix = prefix
         self.tags = tuple(tags)
         self.host = host
@@ -125,14 +133,17 @@ class Group:
         """Register a handler for ``methods`` of the paths that ``pattern`` matches (:mod:`forebay.http.router`).
 
         :param options: see :class:`~forebay.http.route.RouteOptions`.
-        :raises ValueError: the pattern is not well-formed, or is taken already; names both places.
+        :raises ValueError: a method or the pattern is not well-formed, or both are taken already; names both places.
         :raises TypeError: the handler's signature does not fit the pattern, or has something nothing provides, or it
             returns what cannot be sent.
         """
         if not methods or isinstance(methods, str):
             raise ValueError(f"route {pattern!r}: methods must be a list of at least one, such as ['GET']")
+        upper = tuple(dict.fromkeys(method.upper() for method in methods))
+        if wrong := [method for method in upper if not _METHOD.fullmatch(method)]:
+            raise ValueError(f"route {pattern!r}: {wrong[0]!r} must be a method, such as GET")
+        _check_pattern(pattern)
         checked = RouteOptions(**options)
-        upper = tuple(method.upper() for method in methods)
         place = place_of_caller()
 
         def register(handler: F) -> F:
@@ -186,6 +197,7 @@ class Group:
         :raises ValueError: as for :meth:`route`.
         :raises TypeError: as for :meth:`route`, or the handler is no coroutine function.
         """
+        _check_pattern(pattern)
         checked = RouteOptions(**options)
         place = place_of_caller()
 
@@ -198,8 +210,12 @@ class Group:
         return register
 
     def middleware(self, layer: HTTPMiddleware) -> HTTPMiddleware:
-        """Register a middleware, ``async def layer(request, call_next)``, inside those there are."""
+        """Register a middleware, ``async def layer(request, call_next)``, inside those there are.
+
+        :raises TypeError: it cannot be called, or is a class.
+        """
         self._check_open()
+        check_shared((layer,), ())
         self.layers.append(layer)
         return layer
 
@@ -225,6 +241,8 @@ class Group:
         self._include(group, place_of_caller())
 
     def _include(self, group: Group, place: str) -> None:
+        if group.root() is group:
+            raise ValueError(f"{group!r} is an application: mount(prefix, app) takes it, at {place}")
         if group.parent is not None or group.root() is not None or group in self.above():
             at = f", at {group._included_at}" if group._included_at else ""
             raise ValueError(
@@ -245,7 +263,8 @@ class Group:
                 group._include(one, one._included_at)
 
     def mount(self, prefix: str, target: Any, *, name: str | None = None) -> None:
-        """Give all paths below ``prefix``, and ``prefix`` itself, to ``target``.
+        """Give all paths below ``prefix``, and ``prefix`` itself, to ``target``; but not those that go on with an empty
+        segment, ``//``. ``/`` is the prefix of all that no other route takes.
 
         :param target: another ``App``, whose routes, middleware and lifespan become part of this one, and whose
             handlers keep its ``state``; something :class:`~forebay.http.mounting.Mountable`, such as ``StaticFiles``;
@@ -254,8 +273,8 @@ class Group:
         :raises TypeError: ``target`` is none of these.
         """
         self._check_open()
-        if not prefix.startswith("/") or prefix.endswith("/"):
-            raise ValueError(f"mount {prefix!r}: must begin with a slash and not end with one")
+        if not prefix.startswith("/") or (prefix.endswith("/") and prefix != "/"):
+            raise ValueError(f"mount {prefix!r}: must begin with a slash and, but for '/', not end with one")
         options = RouteOptions(name=name, hidden=True)
         self._register(Registration(self, prefix, ("*",), target, options, place_of_caller(), kind="mount"))
 
@@ -272,3 +291,11 @@ class Group:
         root = self.root()
         if root is not None:
             root.check_open()
+
+
+def _check_pattern(pattern: str) -> None:
+    """What can be said of a pattern before it is known where the group is."""
+    if not isinstance(pattern, str):
+        raise TypeError(f"{pattern!r} is no pattern of a route: that comes first, as in @app.get('/users')")
+    if pattern and not pattern.startswith("/"):
+        raise ValueError(f"route {pattern!r} must begin with a slash")

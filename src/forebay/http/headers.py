@@ -7,9 +7,9 @@ from typing import Any
 
 from forebay.wire.http1 import HeaderPairs, encode_headers
 
-__all__ = ["Headers", "MutableHeaders"]
+__all__ = ["SERVERS", "Headers", "MutableHeaders"]
 
-_SERVERS = frozenset(("content-length", "transfer-encoding", "connection", "date", "server"))
+SERVERS = frozenset(("content-length", "transfer-encoding", "connection", "date", "server"))
 """Headers the server sets: what frames a message needs one owner, or two could disagree (RFC 9112 section 6.3)."""
 
 
@@ -60,6 +60,12 @@ class MutableHeaders(MutableMapping[str, str]):
         headers._pairs = []
         headers._lines = lines
         return headers
+
+    def copy(self) -> MutableHeaders:
+        """The same, to be changed without changing these."""
+        made = MutableHeaders.encoded(self._lines)
+        made._pairs = self._pairs.copy()
+        return made
 
     def _split(self) -> list[tuple[str, str]]:
         if self._lines:
@@ -132,12 +138,12 @@ class MutableHeaders(MutableMapping[str, str]):
 
     def add_to_list(self, name: str, element: str) -> None:
         """Add ``element`` to a header that is a list, such as ``vary``, unless it, in any case, or ``*`` is there."""
-        key = name.lower()
-        value = self.get(key)
-        if not value:
-            self[name] = element
-        elif not {"*", element.lower()} & {one.strip().lower() for one in value.split(",")}:
-            self[name] = f"{value}, {element}"
+        if self.get(name) is None:
+            self._pairs.append((name, element))
+            return
+        value = ", ".join(filter(None, self.get_all(name)))
+        if not {"*", element.lower()} & {one.strip().lower() for one in value.split(",")}:
+            self[name] = f"{value}, {element}" if value else element
 
     def set_line(self, name: str, line: bytes) -> None:
         """Assign a header by its whole line, encoded and checked before: for what is the same in very many responses.
@@ -157,6 +163,10 @@ class MutableHeaders(MutableMapping[str, str]):
         self._lines += lines
         return True
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """All names and values, in the order in which they are sent."""
+        return self._split().copy()
+
     def encode(self, without: frozenset[str] = frozenset()) -> bytes:
         """The lines as they are sent, without those the server sets.
 
@@ -165,7 +175,7 @@ class MutableHeaders(MutableMapping[str, str]):
         """
         if without:
             self._split()
-        left_out = _SERVERS | without if without else _SERVERS
+        left_out = SERVERS | without if without else SERVERS
         lines = self._lines
         if not self._pairs:
             return lines

@@ -13,7 +13,6 @@ import msgspec
 import structlog
 
 from forebay.engine.loop import now, timeout
-from forebay.engine.single_flight import SingleFlight
 from forebay.engine.tasks import Tasks
 from forebay.errors import MissingExtra
 
@@ -112,7 +111,8 @@ class JWKS:
 
     Past ``refresh`` they are fetched again in the background, while the old ones are used. A token that names an
     unknown key has them fetched at once, for the issuer may have begun to use a new one; but nobody can have that done
-    more often than every ``pause`` seconds by sending such tokens. One fetch at a time, whoever waits for it. When one
+    more often than every ``pause`` seconds by sending such tokens. One fetch at a time, whoever waits for it; it goes
+    on when they have left, unless :meth:`close` ends it, at the end of the application's lifespan for example. When one
     fails, that is logged, the last good set is kept for ``keep`` seconds, and the next try comes after ``pause``.
 
     :param fetch: a coroutine function that gets the document: JSON as bytes or text, 256 KiB at most, or its value. The
@@ -126,8 +126,8 @@ class JWKS:
     """
 
     __slots__ = (
-        "_background", "_clock", "_failures", "_fetch", "_fetched_at", "_fetches", "_flight", "_keep", "_keys",
-        "_patience", "_pause", "_refresh", "_tried_at",
+        "_clock", "_failures", "_fetch", "_fetched_at", "_fetches", "_fetching", "_keep", "_keys", "_patience",
+        "_pause", "_refresh", "_tried_at",
     )  # fmt: skip
 
     def __init__(
@@ -154,8 +154,7 @@ class JWKS:
         self._keys: list[VerificationKey] = []
         self._fetched_at = self._tried_at = float("-inf")
         self._fetches = self._failures = 0
-        self._flight: SingleFlight[None] = SingleFlight()
-        self._background = Tasks()
+        self._fetching = Tasks()  # one at most
 
     def __repr__(self) -> str:
         return f"JWKS({getattr(self._fetch, '__qualname__', '...')}, refresh={self._refresh:g})"
@@ -168,8 +167,8 @@ class JWKS:
         age = self._clock() - self._fetched_at
         if age >= self._keep or not self._keys:
             await self._fetch_now()
-        elif age >= self._refresh and self._may_try() and not len(self._flight):
-            self._background.spawn(self._fetch_now(), name=f"refresh of {self!r}")
+        elif age >= self._refresh:
+            self._begin()
         if not self._keys:
             raise KeysUnavailable
         return self._keys
@@ -186,24 +185,27 @@ class JWKS:
         return found
 
     async def close(self) -> None:
-        """End a fetch in the background. The keys stay."""
-        await self._background.cancel()
+        """End a fetch that is under way; else one ends by itself, within ``patience``. The keys stay."""
+        await self._fetching.cancel()
 
     def statistics(self) -> dict[str, int]:
         """``fetches`` and, of these, ``failures`` since the start, and ``keys`` now."""
         return {"fetches": self._fetches, "failures": self._failures, "keys": len(self._keys)}
 
-    def _may_try(self) -> bool:
-        return self._clock() - self._tried_at >= self._pause
+    def _begin(self) -> None:
+        """Fetch, unless that is under way, or was tried just now. In a Task of its own: a client that leaves must not
+        end it, or it could keep all others from new keys."""
+        if not len(self._fetching) and self._clock() - self._tried_at >= self._pause:
+            self._tried_at = self._clock()
+            self._fetching.spawn(self._get(), name=f"fetch of {self!r}")
 
     async def _fetch_now(self) -> None:
-        if len(self._flight) or self._may_try():
-            await self._flight.run("", self._get)
+        self._begin()
+        await self._fetching.join()
         if self._clock() - self._fetched_at >= self._keep:
             self._keys = []
 
     async def _get(self) -> None:
-        self._tried_at = self._clock()
         self._fetches += 1
         try:
             async with timeout(self._patience):

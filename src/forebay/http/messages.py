@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, MutableMapping
 from contextlib import AsyncExitStack
 from contextvars import copy_context
+from copy import copy
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -52,7 +53,8 @@ class BodySource:
 class Request(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C, and that once a request
     """One request. Everything is read from the exchange when it is asked for.
 
-    ``path_params`` has the values bound in the route's pattern, ``route`` the pattern ("" when no route takes the
+    ``path_params`` has the values bound in the route's pattern, ``mount_params`` those bound in the prefixes of the
+    mounts around its application, ``route`` the pattern ("" when no route takes the
     request), ``state`` is free for middleware to leave things for handlers. ``identity`` is who sent it, once
     authentication has found out, else None; ``id`` the request's id, once ``RequestId`` has given it one, else "";
     ``app`` the application that answers.
@@ -76,6 +78,7 @@ class Request(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C, and 
     closing: bool = False
     """What its handler held is being closed, after a failure: not to be interrupted."""
     root_path: bytes = b""
+    mount_params: dict[str, Any] = {}
     _client: str | None = None
     _scheme: str | None = None
     _host: str | None = None
@@ -325,6 +328,12 @@ class Response:
     def __repr__(self) -> str:
         size = "streamed" if self.stream is not None else f"{len(self.body)} bytes"
         return f"<Response {self.status} {size}>"
+
+    def copy(self) -> Self:
+        """The same answer, with headers of its own: for what changes those of one that may be sent again."""
+        made = copy(self)
+        made.headers = self.headers.copy()
+        return made
 
     def drain(self) -> None:
         """The server drains: a stream without an end of its own comes to one."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from forebay.errors import HTTPError
 from forebay.http.compile import compile_route
+from forebay.http.exchange import Exchange
 from forebay.http.messages import Request, Response
 from forebay.http.route import Route, RouteOptions
 
@@ -38,13 +39,18 @@ class MissingRoutes:
         """The middleware may be another from now on."""
         self._routes = {}
 
-    def route_for(self, method: str, raw_path: bytes, host: bytes) -> Route:
-        """What answers a request that no route takes.
+    def route_for(self, exchange: Exchange, raw_path: bytes) -> Route:
+        """What answers a request that no route takes. Of several groups that have routes for its path it is that of the
+        method which a preflight request asks for, else of the first.
 
         :raises ProtocolError: the path is not UTF-8.
         """
-        app = self._app
-        for other in app.router.allowed(raw_path, host) if raw_path != b"*" else ():
+        app, host = self._app, exchange.host
+        methods = app.router.allowed(raw_path, host) if raw_path != b"*" else []
+        if exchange.method == "OPTIONS" and methods:
+            wanted = (exchange.header(b"access-control-request-method") or b"").strip(b" \t").decode("latin-1")
+            methods = sorted(methods, key=lambda method: method != wanted)
+        for other in methods:
             found = app.router.find(other, raw_path, host)
             if found is not None:
                 group = found[0].group

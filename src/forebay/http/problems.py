@@ -19,6 +19,7 @@ from forebay.errors import (
     UpstreamError,
     ValidationError,
 )
+from forebay.http.headers import SERVERS
 from forebay.wire.http1 import STATUS_PHRASES, encode_headers
 
 __all__ = ["EXPECTED", "PROBLEM_TYPE", "is_expected", "problem", "problem_of", "timed_out"]
@@ -29,6 +30,8 @@ EXPECTED = (HTTPError, ProtocolError, Overloaded)
 exception; who has to work on every answer makes it one by :func:`forebay.http.messages.response_of`."""
 
 _PROBLEM_LINE = b"content-type: application/problem+json\r\n"
+
+_NOT_TO_ADD = SERVERS | {"content-type"}
 
 _encode = msgspec.json.Encoder().encode
 
@@ -44,6 +47,7 @@ def problem(
     """An answer as (status, header lines, body).
 
     :param title: default: the status's phrase.
+    :param headers: added to the answer, but for the ``content-type`` and those that the server sets.
     :param members: further members of the document, such as ``errors``.
     :raises ValueError: a header is not well-formed.
     """
@@ -51,7 +55,10 @@ def problem(
     if detail:
         document["detail"] = detail
     document.update(members)
-    return status, _PROBLEM_LINE + encode_headers(headers) if headers else _PROBLEM_LINE, _encode(document)
+    if not headers:
+        return status, _PROBLEM_LINE, _encode(document)
+    lines = encode_headers([pair for pair in headers if pair[0].lower() not in _NOT_TO_ADD])
+    return status, _PROBLEM_LINE + lines, _encode(document)
 
 
 def problem_of(error: BaseException) -> tuple[int, bytes, bytes]:

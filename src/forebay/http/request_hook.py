@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 from forebay.http.headers import MutableHeaders
-from forebay.http.messages import HTTPMiddleware, Next, Request, Response, response_of
-from forebay.http.problems import EXPECTED
+from forebay.http.messages import HTTPMiddleware, Next, Request, Response
+from forebay.wire.http1 import encode_headers
 
 __all__ = ["Hooks", "RequestHook"]
 
+_CRLF = b"\r\n"
 _SHORT, _KEPT = 256, 64  # bytes of header lines, and how many of them are known not to need merging
 
 
@@ -65,10 +66,9 @@ class RequestHook:
             return found
         if not found:
             return await call_next(request)
-        try:
-            response = await call_next(request)
-        except EXPECTED as error:
-            response = response_of(error)
+        if found.__class__ is not bytes or not found.endswith(_CRLF):
+            raise _unfit(self, found)
+        response = await call_next(request)
         if response.status != 101 and not response.headers.add_lines(found, self.words):
             self.merge(response.headers, found)
         return response
@@ -77,7 +77,7 @@ class RequestHook:
 class Hooks:
     """The hooks around a route that are called where its request arrives."""
 
-    __slots__ = ("_plain", "_words", "hooks")
+    __slots__ = ("_befores", "_plain", "_words", "hooks")
 
     def __init__(self, layers: Sequence[HTTPMiddleware]) -> None:
         """:param layers: the outermost first; what is behind the first that is no hook is left to the chain."""
@@ -87,8 +87,10 @@ class Hooks:
                 break
             found.append(layer)
         self.hooks = tuple(found)
-        words = [word for hook in found for word in hook.words]
-        self._words = tuple(words) if len(set(words)) == len(words) else None  # else one of them may merge another's
+        self._befores = tuple([hook.before for hook in found])
+        words = tuple([word for hook in found for word in hook.words])
+        beginnings = sum(other.startswith(word) for word in words for other in words)
+        self._words = words if beginnings == len(words) else None  # else one of them may merge another's
         self._plain: set[bytes] = set()
 
     def run(self, request: Request) -> Response | None:
@@ -99,16 +101,16 @@ class Hooks:
         exchange = request.exchange
         exchange.hooks = self
         exchange.hook_lines = added = []
-        for hook in self.hooks:
-            found = hook.before(request)
-            if found.__class__ is bytes:
+        for before in self._befores:
+            found = before(request)
+            if found.__class__ is bytes and 10 in found:  # an LF: without one, the line would swallow the next header
                 added.append(found)
-            elif found is None:
+            elif not found:
                 added.append(b"")
             elif isinstance(found, Response):
                 return found
             else:
-                raise TypeError(f"{hook!r} gave {type(found).__name__}, not a Response, bytes or None")
+                raise _unfit(self.hooks[len(added)], found)
         return None
 
     def add_to(self, headers: bytes, added: Sequence[bytes]) -> bytes:
@@ -126,4 +128,14 @@ class Hooks:
         for hook, lines in zip(reversed(self.hooks[: len(added)]), reversed(added), strict=True):
             if lines and not found.add_lines(lines, hook.words):
                 hook.merge(found, lines)
-        return found.encode()
+        return encode_headers(found.pairs())  # with those the server sets, which an upgrade or a mount may have given
+
+
+def _unfit(hook: RequestHook, found: object) -> TypeError:
+    """What is wrong with what ``hook`` has given."""
+    if isinstance(found, bytes):
+        return TypeError(f"{hook!r} gave {found!r:.80}: each header line must end with CRLF")
+    if isinstance(found, Coroutine):
+        found.close()  # or Python warns that nobody has awaited it
+        return TypeError(f"{hook!r} gave a coroutine: before() must not be one; what waits is plain middleware")
+    return TypeError(f"{hook!r} gave {type(found).__name__}, not a Response, bytes or None")

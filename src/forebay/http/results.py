@@ -5,15 +5,15 @@ returned                                       sent
 =============================================  ===================================================================
 ``Response``                                   as it is
 ``str``                                        ``text/plain; charset=utf-8``
-``bytes``                                      ``application/octet-stream``
+``bytes``, ``bytearray``, ``memoryview``       ``application/octet-stream``
 ``None``                                       204, no content
 an async iterator of ``bytes`` or ``str``      streamed, as ``application/octet-stream``
 ``(value, status)``, ``(value, status, headers)``  the value, with that status and those headers
 everything else                                JSON, or MessagePack where the client would rather have that (``Accept``)
 =============================================  ===================================================================
 
-The return annotation decides where it is one type: a ``-> dict[str, int]`` is JSON without looking. One that can be
-none of these is an error when the route is registered.
+A NamedTuple is a value. The return annotation decides where it is one type: a ``-> dict[str, int]`` is JSON without
+looking. One that can be none of these is an error when the route is registered.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from forebay.http.encoding import encode_json, encode_msgpack, is_record
+from forebay.http.encoding import MSGPACK, encode_json, encode_msgpack, is_record
 from forebay.http.exchange import Exchange
+from forebay.http.headers import MutableHeaders
 from forebay.http.messages import JSON, TEXT, Response
 from forebay.http.negotiation import wants_msgpack
 
@@ -40,6 +41,8 @@ _TEXT_LINE = f"content-type: {TEXT}\r\n".encode()
 _JSON_LINE = f"content-type: {JSON}\r\n".encode()
 _BINARY_LINE = b"content-type: application/octet-stream\r\n"
 _NOT_LOOKED_AT = (inspect.Parameter.empty, Any, object, None, type(None), typing.NoReturn, typing.Never)
+_BYTES = (bytes, bytearray, memoryview)
+_NOT_JSON = (str, *_BYTES, type(None), AsyncIterable, Response)
 _MSGPACK_LINES = b"content-type: application/msgpack\r\nvary: accept\r\n"
 
 
@@ -57,24 +60,41 @@ def encoder_for(annotation: Any, status: int | None = None) -> Encoder:
 
     def with_status(value: Any) -> Answer | Response:
         answer = encode(value)
+        if type(value) is tuple and _is_answer(value):
+            return answer
         if isinstance(answer, Response):
-            if value is not answer and not isinstance(value, tuple):  # a stream of the handler's
+            if value is not answer:  # a stream of the handler's
                 answer.status = status
             return answer
-        return answer if type(value) is tuple else (status, answer[1], answer[2])
+        return status, answer[1], answer[2]
 
     return with_status
 
 
 def negotiated(exchange: Exchange, value: Any, answer: Answer | Response) -> Answer | Response:
-    """``answer``, which is ``value`` as JSON, as MessagePack where the client prefers that."""
-    if isinstance(answer, Response) or not answer[1].startswith(_JSON_LINE):
+    """``answer``, which is ``value`` as JSON, as MessagePack where the client prefers that.
+
+    What only JSON can hold, as integers of more than 64 bits, stays JSON.
+    """
+    if not wants_msgpack(b",".join(sent for name, sent in exchange.headers if name.lower() == b"accept")):
         return answer
-    if not wants_msgpack(exchange.header(b"accept")):
-        return answer
-    if type(value) is tuple:
+    headers: Mapping[str, str] | None = None
+    while type(value) is tuple and _is_answer(value):
+        headers = headers or (value[2] if len(value) == 3 else None)
         value = value[0]
-    return answer[0], _MSGPACK_LINES + answer[1][len(_JSON_LINE) :], encode_msgpack(value)
+    try:
+        if isinstance(answer, Response):
+            if headers is None or isinstance(value, _NOT_JSON) or "content-type" in MutableHeaders(headers):
+                return answer
+            answer.body = encode_msgpack(value)
+            answer.headers["content-type"] = MSGPACK
+            answer.headers.add_to_list("vary", "accept")
+            return answer
+        if not answer[1].startswith(_JSON_LINE):
+            return answer
+        return answer[0], _MSGPACK_LINES + answer[1][len(_JSON_LINE) :], encode_msgpack(value)
+    except OverflowError:
+        return answer
 
 
 def check_result(annotation: Any) -> Any:
@@ -134,9 +154,9 @@ def _anything(value: Any) -> Answer | Response:
         return 204, b"", b""
     if isinstance(value, str):
         return 200, _TEXT_LINE, value.encode()
-    if isinstance(value, bytes):
-        return 200, _BINARY_LINE, value
-    if isinstance(value, tuple) and len(value) in (2, 3) and _is_status(value[1]):
+    if isinstance(value, _BYTES):
+        return 200, _BINARY_LINE, bytes(value)
+    if type(value) is tuple and _is_answer(value):
         return _with_status(*value)
     if isinstance(value, AsyncIterable):
         return Response(value)
@@ -146,12 +166,19 @@ def _anything(value: Any) -> Answer | Response:
     return 200, _JSON_LINE, encode_json(value)
 
 
-def _is_status(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)  # HTTPStatus is one, True is not
+def _is_answer(value: tuple[Any, ...]) -> bool:
+    """Is it ``(value, status)`` or ``(value, status, headers)``? A NamedTuple never is, so it is not asked about."""
+    # HTTPStatus is an int, and so is True
+    return len(value) in (2, 3) and isinstance(value[1], int) and not isinstance(value[1], bool)
 
 
 def _with_status(value: Any, status: int, headers: Mapping[str, str] | None = None) -> Answer | Response:
-    if headers is None and 200 <= status <= 599:
+    if isinstance(value, Response):
+        raise TypeError("a Response in a tuple: it has a status and headers of its own")
+    if not 200 <= status <= 599 or not (headers is None or isinstance(headers, Mapping)):
+        shown = f"(value, {status}{'' if headers is None else f', {headers!r:.40}'})"
+        raise ValueError(f"{shown}: the status must be 200 to 599, and headers a mapping; what is to be JSON, a list")
+    if headers is None:
         answer = _anything(value)
         if not isinstance(answer, Response):
             return status, answer[1], answer[2]

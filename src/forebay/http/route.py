@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from forebay.http.group import Group
     from forebay.http.websocket_settings import WebSocketSettings
 
-__all__ = ["Route", "RouteOptions"]
+__all__ = ["Route", "RouteOptions", "check_shared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class RouteOptions:
     :param deprecated: shown in the documentation.
     :param hidden: left out of the documentation.
     :raises ValueError: a number that cannot be.
+    :raises TypeError: a middleware that cannot be called, or ``tags`` that are one str.
     """
 
     name: str | None = None
@@ -57,6 +58,22 @@ class RouteOptions:
             raise ValueError(f"timeout {self.timeout}: must be seconds above 0, or None")
         if self.status is not None and not 200 <= self.status <= 599:
             raise ValueError(f"status {self.status}: must be 200 to 599")
+        check_shared(self.middleware, self.tags)
+
+
+def check_shared(middleware: Sequence[HTTPMiddleware], tags: Sequence[str]) -> None:
+    """Check what both routes and groups are given.
+
+    :raises TypeError: a middleware is a class or cannot be called, or ``tags`` is one str.
+    """
+    for layer in middleware:
+        if isinstance(layer, type):
+            name = layer.__name__
+            raise TypeError(f"middleware {name} is a class: an instance of it is wanted, as in {name}(...)")
+        if not callable(layer):
+            raise TypeError(f"middleware {layer!r} must be callable, as async def layer(request, call_next) is")
+    if isinstance(tags, str):
+        raise TypeError(f"tags {tags!r}: must be a list, such as [{tags!r}]")
 
 
 class Route:
@@ -126,6 +143,8 @@ class Route:
     @property
     def where(self) -> str:
         """The handler, where it stands, and where it was registered."""
+        if self.kind == "mount":
+            return f"{name_of(self.handler)} (registered at {self.place})"
         return f"{name_of(self.handler)} ({place_of(self.handler)}, registered at {self.place})"
 
     @property

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from contextvars import copy_context
 from email.utils import formatdate
 from typing import Any
 
@@ -111,6 +112,7 @@ class HTTPServer:
         self.aborts = 0
         self.deadlines = 0  # answers that were not complete in the time they had
         self.upgrades = 0
+        self.context = copy_context()  # what requests begin with
         self.date_until = 0.0
         self._server_line = b"" if server_header is None else b"server: %b\r\n" % server_header.encode()
         self.renew_date(now())
@@ -179,6 +181,7 @@ class HTTPServer:
                 opened.push_async_callback(self.access_log.close)
             await self._application("startup")
             opened.push_async_callback(self._application, "shutdown")
+            self.context = copy_context()  # with what the lifespan has set
             await self._tcp.start()
             self._opened = opened.pop_all()
 

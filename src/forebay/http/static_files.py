@@ -3,7 +3,7 @@
 ::
 
     app.mount("/assets", StaticFiles("dist/assets", immutable=r"-[0-9a-f]{8}\\."))
-    app.mount("/", StaticFiles("dist", fallback="index.html"))
+    app.mount("/app", StaticFiles("dist", fallback="index.html"))
 
 Ranges, conditional requests, entity tags and sendfile are :class:`~forebay.http.files.FileResponse`'s. As there, files
 are looked for and opened on the loop, and what was found is looked at again after a second.
@@ -154,7 +154,9 @@ class StaticFiles:
                 if folder == path and (path or request.raw_path.endswith(b"/")):
                     return self._send(request, found)
                 return _to_the_slash(request)
-        if self._fallback is not None and "." not in path.rpartition("/")[2] and _navigates(request):
+        if self._fallback is not None and "." not in path.rpartition("/")[2]:
+            if not _navigates(request):
+                raise _nothing(("vary", "accept"))  # caches may keep a 404, too
             found = self._find(self._fallback)
             if found is not None:
                 response = self._send(request, found)
@@ -258,8 +260,8 @@ class StaticFiles:
         return FileResponse(path, headers=headers)
 
 
-def _nothing() -> HTTPError:
-    return HTTPError(404, "there is nothing at this path")
+def _nothing(*headers: tuple[str, str]) -> HTTPError:
+    return HTTPError(404, "there is nothing at this path", headers=headers)
 
 
 def _to_the_slash(request: Request) -> Response:

@@ -47,7 +47,10 @@ class UploadFile:
     :param directory: of the temporary file; default: the system's (``TMPDIR``).
     """
 
-    __slots__ = ("_at", "_directory", "_disk", "_memory", "_spool_at", "closed", "content_type", "filename", "headers", "size")  # fmt: skip  # noqa: E501
+    __slots__ = (
+        "_at", "_broken", "_directory", "_disk", "_memory", "_spool_at", "closed", "content_type", "filename",
+        "headers", "size",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class UploadFile:
         self._directory = directory
         self._memory = bytearray()
         self._disk: _DiskFile | None = None
+        self._broken = False  # a write is under way, or did not come to its end
         self._at = 0
 
     def __repr__(self) -> str:
@@ -79,37 +83,45 @@ class UploadFile:
         return self._disk is None
 
     async def write(self, data: bytes) -> None:
-        """Add to its end. On the disk this is done in a thread.
+        """Add to its end. On the disk this is done in a thread. After one that fails, or is cancelled, the content is
+        not whole: the file can only be closed then.
 
         :raises HTTPError: 507, the disk is full; 503, there can be no temporary file for another reason.
-        :raises ValueError: it is closed.
+        :raises ValueError: it is closed, or a write to it has failed.
         """
-        self._check_open()
+        self._check_usable()
         if self._disk is None:
             if self.size + len(data) <= self._spool_at:
                 self._memory += data
                 self.size += len(data)
                 return
             await self.roll_over()
-        if self._disk is not None and data:
-            await self._disk.run(self._disk.write, data)
+        if data:
+            await self._write_to_disk(data)
             self.size += len(data)
 
     async def roll_over(self) -> None:
         """Have its content on the disk from now on. Raises what :meth:`write` raises."""
-        self._check_open()
+        self._check_usable()
         if self._disk is None:
             self._disk = _DiskFile(self._directory)
-            await self._disk.run(self._disk.write, bytes(self._memory))
+            await self._write_to_disk(bytes(self._memory))
             self._memory = bytearray()
+
+    async def _write_to_disk(self, data: bytes) -> None:
+        disk = self._disk
+        if disk is not None:  # else it was closed meanwhile
+            self._broken = True
+            await disk.run(disk.write, data)
+            self._broken = False
 
     async def read(self, size: int = -1) -> bytes:
         """The next ``size`` bytes, fewer at the end and none after it; all that is left with -1.
 
         :raises HTTPError: 503, the disk cannot be read.
-        :raises ValueError: it is closed.
+        :raises ValueError: it is closed, or a write to it has failed.
         """
-        self._check_open()
+        self._check_usable()
         left = max(0, self.size - self._at)
         count = left if size < 0 else min(size, left)
         if not count:
@@ -141,9 +153,9 @@ class UploadFile:
 
         :raises HTTPError: 507, the disk is full.
         :raises OSError: the file cannot be written there: no such directory, no permission.
-        :raises ValueError: it is closed.
+        :raises ValueError: it is closed, or a write to it has failed.
         """
-        self._check_open()
+        self._check_usable()
         disk = self._disk or _DiskFile(None)
         source = self._memory if self._disk is None else disk
         try:
@@ -176,9 +188,11 @@ class UploadFile:
     ) -> None:
         await self.aclose()
 
-    def _check_open(self) -> None:
+    def _check_usable(self) -> None:
         if self.closed:
             raise ValueError(f"{self!r}: it was closed, which its form does at the end of the request")
+        if self._broken:
+            raise ValueError(f"{self!r}: its content is not whole, since a write to it failed; it can only be closed")
 
 
 class _Threads:
@@ -304,7 +318,7 @@ class _DiskFile:
 
 def _save(path: Path, source: bytearray | _DiskFile) -> None:
     """Write ``source`` to ``path``, beside it first."""
-    beside = path.with_name(f".{path.name[:80]}.{secrets.token_hex(8)}")
+    beside = path.with_name(f".upload-{secrets.token_hex(8)}")  # not by its own name, which may be the longest there is
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as target:

@@ -96,7 +96,7 @@ class CoroutineStyle(Stepping, WebSocketHandler):
         except Exception as error:
             if ws.open:  # though it may be that another connection is closed
                 ws.failed(error)
-            elif not _of_the_end(error):
+            elif not of_the_end(error):
                 log.error("handler failed", peer=ws.conn.peer, exc_info=error)
         except Cancelled:
             ws.begin_close(GOING_AWAY, _LEAVING)
@@ -106,8 +106,8 @@ class CoroutineStyle(Stepping, WebSocketHandler):
         ws.begin_close(1000, "")
 
 
-def _of_the_end(error: BaseException) -> bool:
+def of_the_end(error: BaseException) -> bool:
     """Whether ``error`` says that a connection is closed, and nothing else: also one that a group of tasks raised."""
     if isinstance(error, BaseExceptionGroup):
-        return all(map(_of_the_end, error.exceptions))
+        return all(map(of_the_end, error.exceptions))
     return isinstance(error, ConnectionClosed)

@@ -13,6 +13,7 @@ from forebay.http.headers import MutableHeaders
 from forebay.http.messages import Request, Response
 from forebay.http.route import Route
 from forebay.http.websocket import WebSocket, accept, upgrade_refusal
+from forebay.http.websocket_handler import of_the_end
 from forebay.http.websocket_settings import WebSocketSettings
 
 __all__ = ["open_websocket"]
@@ -70,6 +71,8 @@ async def open_websocket(route: Route, request: Request) -> Response:
         try:
             await route.handler(**{route.socket_name: ws}, **arguments)
         except BaseException as error:  # who swallows it does not make the handler succeed
+            if app.on_error is not None and isinstance(error, Exception) and (ws.open or not of_the_end(error)):
+                app.on_error(error, exchange)
             ws.told = True
             await stack.__aexit__(type(error), error, error.__traceback__)
             raise

@@ -40,3 +40,24 @@ class RateLimit:
         if len(table) > self.max_keys:
             del table[next(iter(table))]
         return 0.0
+
+    def take_several(self, key: str, count: int, now: float) -> tuple[float, float, float]:
+        """Take ``count`` tokens, all of them or none, and say what is left.
+
+        :param count: 0 only looks. More than ``burst`` are never there.
+        :return: the seconds until there are so many, 0.0 when they were taken; the tokens that are left; the seconds
+            until the bucket is full.
+        """
+        table, interval = self._full_at, self._interval
+        full_at = max(table.get(key, 0.0), now)
+        wait = full_at + (count - 1) * interval - now - self._slack
+        if count and wait <= 1e-9:  # rounding, not waiting
+            wait = 0.0
+            full_at += count * interval
+            table.pop(key, None)
+            table[key] = full_at
+            if len(table) > self.max_keys:
+                del table[next(iter(table))]
+        elif not count:
+            wait = 0.0
+        return wait, (self._slack - (full_at - now)) / interval + 1, full_at - now

@@ -190,11 +190,12 @@ class TestClient:
                 await server.stop()
 
     def _failed(self, error: BaseException, exchange: Exchange) -> None:
-        """The application raised ``error`` for a request: let the one who made it know."""
+        """The application raised ``error`` for a request: let the one who made it know. Of several the first is what
+        led to the others."""
         conn: Any = exchange.conn.transport
         client = conn.peer.get_protocol()
         if isinstance(client, Connection) and isinstance(client.state, ClientConnection | WebSocketOpening):
-            client.state.failure = error
+            client.state.failure = client.state.failure or error
 
     # Requests
 
@@ -237,16 +238,18 @@ class TestClient:
             ``content-length``.
         :param json: or ``msgpack``, ``form``, ``files``: content in that encoding. A file is its content, or ``(name,
             content)``, or ``(name, content, media type)``; ``files`` and ``form`` together are ``multipart/form-data``.
-        :param follow_redirects: in place of the client's, as is ``timeout``: seconds for all of it.
+        :param follow_redirects: in place of the client's, as is ``timeout``: seconds for all of it; ``None``: the
+            client's.
         :raises DeadlineExceeded: it took longer; says what there was until then. The request is given up, as by a
             client that leaves.
         :raises UpstreamClosed: the server cut the connection before the response was complete.
         :raises UpstreamProtocolError: the response is not well-formed, or redirects too often.
         :raises ConnectFailed: the server drains.
         :raises ValueError: the request is not well-formed.
+        :raises TypeError: there is no such option, or it is of another type.
         :raises Exception: with ``raise_errors``, whatever the handler raised.
         """
-        seconds = options.setdefault("timeout", self.timeout)
+        seconds = self._seconds(options.get("timeout"))
         until = now() + seconds
         async with self.stream(method, url, **options) as response:
             await response.read_rest(max(0.0, until - now()), seconds)
@@ -260,7 +263,7 @@ class TestClient:
         :param timeout: seconds for the head of the response, and then for each piece. All else, and what is raised, as
             for :meth:`request`.
         """
-        seconds = options.get("timeout", self.timeout)
+        seconds = self._seconds(options.get("timeout"))
         follow = options.get("follow_redirects", self._follow)
         request = self._request(method, url, options)
         history: list[ClientResponse] = []
@@ -286,7 +289,13 @@ class TestClient:
                     request = request.redirected(response)
             yield response
 
+    def _seconds(self, timeout: float | None) -> float:
+        return self.timeout if timeout is None else timeout
+
     def _request(self, method: str, url: str, options: RequestOptions) -> ClientRequest:
+        known = RequestOptions.__annotations__
+        if unknown := [name for name in options if name not in known]:
+            raise TypeError(f"{method} {url}: there is no option {', '.join(unknown)}; there are {', '.join(known)}")
         kind, content = encode_content(
             options.get("content"),
             options.get("json", msgspec.UNSET),
@@ -304,6 +313,8 @@ class TestClient:
         if url.startswith("/"):
             base = self._base
             url = f"{base.scheme}://{base.authority}{base.path.rstrip('/')}{url}"
+        elif "://" not in url:
+            raise ValueError(f"URL {url!r}: must be like http://testserver/path, or a path that begins with /")
         return parse_url(url, params)
 
     def _merged(self, headers: HeaderFields) -> list[tuple[str, str]]:
@@ -369,7 +380,7 @@ class TestClient:
         :raises Exception: with ``raise_errors``, what the application raised, where it tells.
         """
         server, _ = self._running()
-        seconds = self.timeout if timeout is None else timeout
+        seconds = self._seconds(timeout)
         target = self._url(_SCHEME.sub("http", url), params)
         request = ClientRequest("GET", target, self._merged(headers), dict(cookies or {}), "", b"")
         fields = request.headers

@@ -36,7 +36,7 @@ class RequestOptions(TypedDict, total=False):
     form: Fields | None
     files: Files | None
     follow_redirects: bool
-    timeout: float
+    timeout: float | None
 
 
 def header_pairs(fields: HeaderFields) -> list[tuple[str, str]]:

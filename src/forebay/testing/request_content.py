@@ -90,6 +90,7 @@ def encode_content(
 
     :param json: and ``msgpack``: ``msgspec.UNSET`` for none.
     :raises ValueError: more than one kind of content was given.
+    :raises TypeError: content is of a type that cannot be sent.
     """
     kinds = {
         "content": content is not None,
@@ -148,7 +149,9 @@ def _multipart(form: Iterable[tuple[str, Any]], files: Files) -> tuple[str, byte
     for name, value in form:
         add(f'name="{_escaped(name)}"', "", _text(value).encode())
     for name, file in _pairs_of_files(files):
-        filename, data, kind = (name, file, "") if isinstance(file, bytes) else (*file, "")[:3]
+        filename, data, kind = (*file, "")[:3] if isinstance(file, tuple) else (name, file, "")
+        if not isinstance(data, bytes):
+            raise TypeError(f"file {name!r}: its content must be bytes, not {type(data).__name__}")
         kind = kind or "application/octet-stream"
         add(f'name="{_escaped(name)}"; filename="{_escaped(filename)}"', f"content-type: {kind}\r\n", data)
     parts.append(f"--{boundary}--\r\n".encode())

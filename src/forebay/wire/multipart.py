@@ -6,15 +6,16 @@ What is refused and what is not, where the specifications leave room or clients 
 no part at all (``--b--``)                 taken: browsers send it for an empty form
 text before the first boundary, after the  taken up to a bound, and dropped
 last one
+a first boundary that begins no line       refused: for other readers it begins a part, which would be missing
 blanks at the end of a boundary's line     taken, up to 64 (RFC 2046 section 5.1.1)
 anything else behind a boundary            refused: another reader might take it for a part's content
 lines that end with LF alone               refused, as in the heads of HTTP (RFC 9112 section 2.2)
 folded header lines                        refused; nobody writes them
 a part without ``name``, or with two       refused (RFC 7578 section 4.2)
 ``content-disposition``
-``filename*``                              must not be sent (RFC 7578 section 4.2). Beside ``filename`` it is ignored,
-                                           since .NET always sends both. Alone it is refused: ignoring it would make
-                                           a field of a file
+``filename*``, ``filename*0``              must not be sent (RFC 7578 section 4.2). Beside ``filename`` they are
+                                           ignored, since .NET always sends both. Alone they are refused: ignoring
+                                           them would make a field of a file
 ``%22``, ``%0D``, ``%0A`` in names         a quote, CR and LF, as browsers write them (WHATWG HTML section 4.10.21.8).
                                            Any other ``%`` is itself
 ``\\"`` and ``\\\\`` in names                  a quote and a backslash, as Go and old curl write them. A name
@@ -136,7 +137,8 @@ def _check_boundary(boundary: bytes) -> None:
 class MultipartReader:
     """One body's bytes to events.
 
-    It holds at most a head (``limits.head``) or the beginning of a boundary, besides what was fed. The time grows with
+    It holds at most a head (``limits.head``), the text before the first boundary (``limits.around``) or the beginning
+    of a boundary, besides what was fed. The time grows with
     the number of bytes, however they are cut, and what is read does not depend on the cuts, but for where the content
     of a part is cut into :class:`PartData`.
 
@@ -153,8 +155,8 @@ class MultipartReader:
         self._held = bytearray(b"\r\n")  # so that a boundary at the very beginning stands after a line's end too
         self._at = 0  # up to where what is held was read
         self._offset = -2  # of what is held, in the body
-        self._seen = 0  # bytes behind _at that are known not to complete a head
-        self._text = 0  # bytes before the first boundary, or after the last one
+        self._seen = 0  # bytes behind _at that are known to complete neither a head nor the first boundary
+        self._text = 0  # bytes after the last boundary
         self._parts = 0
         self._state = _PREAMBLE
         self._error: ProtocolError | None = None
@@ -164,7 +166,7 @@ class MultipartReader:
 
     @property
     def pending(self) -> int:
-        """Bytes held: the beginning of a head or of a boundary."""
+        """Bytes held: the text before the first boundary, the beginning of a head or of a boundary."""
         return len(self._held)
 
     def feed(self, data: bytes) -> list[MultipartEvent]:
@@ -211,16 +213,32 @@ class MultipartReader:
     # -- one step each: whether there may be another
 
     def _preamble(self, events: list[MultipartEvent]) -> bool:
+        """Up to the first boundary. All of it is held until then: no part may be taken for text."""
         del events
-        found = self._held.find(self._delimiter, self._at)
+        held, line = self._held, self._delimiter[2:]
+        found = held.find(line, self._seen)
+        begins_line = found >= 0 and held.startswith(b"\r\n", found - 2)
+        end = self._text_end(line) if found < 0 else found - 2 if begins_line else found
+        if self._offset + end > self._limits.around:
+            self._at = end
+            raise self._wrong(f"there are more than {self._limits.around} bytes before the first boundary", 413)
         if found < 0:
-            end = self._keep_beginning()
-            self._drop(end, "before the first boundary")
+            self._seen = end
             return False
-        self._drop(found, "before the first boundary")
-        self._at = found + len(self._delimiter)
+        self._at = found
+        if not begins_line:
+            raise self._wrong("the first boundary does not follow CRLF")
+        self._at += len(line)
         self._state = _BEHIND
         return True
+
+    def _text_end(self, line: bytes) -> int:
+        """Where what may be the beginning of the first boundary's ``line`` begins, at the end of what is held."""
+        held, delimiter = self._held, self._delimiter
+        for at in range(max(0, len(held) - len(delimiter) + 1), len(held)):
+            if delimiter.startswith(rest := bytes(held[at:])) or line.startswith(rest):
+                return at
+        return len(held)
 
     def _behind(self, events: list[MultipartEvent]) -> bool:
         """After a boundary: a line's end, or two hyphens."""
@@ -281,7 +299,6 @@ class MultipartReader:
         end = self._padding_end()
         if self._held.startswith(b"\r\n", end):
             self._at = end + 2
-            self._text = 0
             self._state = _EPILOGUE
             return True
         if bytes(self._held[end : end + 2]) not in (b"", b"\r"):
@@ -290,7 +307,10 @@ class MultipartReader:
 
     def _epilogue(self, events: list[MultipartEvent]) -> bool:
         del events
-        self._drop(len(self._held), "after the last boundary")
+        self._text += len(self._held) - self._at
+        self._at = len(self._held)
+        if self._text > self._limits.around:
+            raise self._wrong(f"there are more than {self._limits.around} bytes after the last boundary", 413)
         return False
 
     # -- what the steps share
@@ -302,12 +322,6 @@ class MultipartReader:
         if at >= 0 and self._delimiter.startswith(memoryview(held)[at:]):
             return at
         return len(held)
-
-    def _drop(self, end: int, where: str) -> None:
-        self._text += max(0, end - max(self._at, -self._offset))  # not the line's end that we have put before it all
-        self._at = end
-        if self._text > self._limits.around:
-            raise self._wrong(f"there are more than {self._limits.around} bytes {where}", 413)
 
     def _padding_end(self) -> int:
         held, at = self._held, self._at
@@ -342,7 +356,7 @@ class MultipartReader:
         raw_name, raw_filename = parameters.get(b"name"), parameters.get(b"filename")
         if raw_name is None:
             raise self._wrong(f"{where} has no name")
-        if raw_filename is None and b"filename*" in parameters:
+        if raw_filename is None and any(each.startswith(b"filename*") for each in parameters):
             raise self._wrong(f"{where} has filename* and no filename (RFC 7578 section 4.2)")
         name = self._name(raw_name, f"name of {where}")
         filename = None if raw_filename is None else self._name(raw_filename, f"filename of {where}")

@@ -7,16 +7,18 @@ import hashlib
 import threading
 from base64 import b64encode
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from forebay.errors import Overloaded
 from forebay.http import App, HTTPServer, Request
 from forebay.http.middleware import BasicAuth, basic_auth
-from forebay.http.middleware.basic_auth import Passwords, hash_password
+from forebay.http.middleware.basic_auth import Passwords, check_password, hash_password
 from tests.http.middleware.served import serving
-from tests.support import raw_client, running
+from tests.support import eventually, raw_client, running
 
 CHEAP = {"ln": 10, "r": 1, "p": 1}
 
@@ -133,6 +135,56 @@ async def test_too_many_checks_are_refused() -> None:
     assert found == [401, 401, 401, 503, 503, 503]
 
 
+async def test_clients_that_leave_make_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that hashes cannot be stopped: while two do, no others are begun, though nobody waits for them."""
+    go, begun = threading.Event(), []
+
+    def held(password: bytes, **options: Any) -> bytes:
+        begun.append(password)
+        go.wait(10)
+        return hashlib.scrypt(password, **options)
+
+    passwords = Passwords({"ann": hash_password("right", **CHEAP)}, queue=1)
+    monkeypatch.setattr(basic_auth, "scrypt", held)
+    left = []
+    try:
+        for number in range(3):  # two are hashed, one waits
+            left.append(asyncio.create_task(passwords("ann", f"wrong{number}")))
+            await eventually(partial(_has, begun, min(number + 1, 2)))
+            await asyncio.gather(*(asyncio.sleep(0) for _ in range(10)))
+            left[-1].cancel()
+        async with asyncio.timeout(5):
+            with pytest.raises(Overloaded):
+                await passwords("ann", "right")
+        assert len(begun) == 2
+    finally:
+        go.set()
+        await asyncio.gather(*left, return_exceptions=True)
+    await eventually(lambda: not [one for one in threading.enumerate() if one.name.startswith("passwords")])
+    assert len(begun) == 3
+    assert await passwords("ann", "right") == "ann"
+
+
+async def test_a_check_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is 503, as any that there is no time for: it is no fault of the application."""
+    go = threading.Event()
+    auth = BasicAuth(Passwords({"ann": hash_password("right", **CHEAP)}))
+
+    def held(password: bytes, **options: Any) -> bytes:
+        go.wait(10)
+        return hashlib.scrypt(password, **options)
+
+    monkeypatch.setattr(basic_auth, "scrypt", held)
+    monkeypatch.setattr(basic_auth, "_DEADLINE", 0.01)
+    async with serving(guarded(auth)) as asker:
+        with capture_logs() as logs:
+            asked = asyncio.create_task(asker.ask("/", sent("ann", "right")))
+            await eventually(lambda: [entry for entry in logs if entry["event"] == "thread abandoned"])
+            go.set()
+            assert (await asked).status == 503
+        assert "handler failed" not in [entry["event"] for entry in logs]
+
+
 async def test_passwords_over_a_server() -> None:
     """The identity is the user's name."""
     auth = BasicAuth(Passwords({"ann": hash_password("right", **CHEAP)}))
@@ -140,6 +192,18 @@ async def test_passwords_over_a_server() -> None:
         assert (await asker.ask("/", sent("ann", "right"))).body == b"ann"
         assert (await asker.ask("/", sent("ann", "wrong"))).status == 401
     assert auth.security() == ("basicAuth", {"type": "http", "scheme": "basic"})
+
+
+def test_one_password_is_checked() -> None:
+    """Without a table of users; however its letters are composed."""
+    hashed = hash_password("pä:ss", **CHEAP)
+    assert check_password("pä:ss", hashed)
+    assert check_password("pa\u0308:ss", hashed)
+    assert not check_password("pass", hashed)
+    assert not check_password("", hashed)
+    with pytest.raises(ValueError, match=r"not as hash_password makes it") as caught:
+        check_password("x", "plain text")
+    assert "plain text" not in str(caught.value)
 
 
 def test_hashes_are_salted_and_checked() -> None:
@@ -152,3 +216,7 @@ def test_hashes_are_salted_and_checked() -> None:
         Passwords({})
     with pytest.raises(ValueError, match="realm"):
         BasicAuth(plain, realm='a"b')
+
+
+def _has(begun: list[Any], count: int) -> bool:
+    return len(begun) >= count

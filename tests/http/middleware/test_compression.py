@@ -16,7 +16,7 @@ import zstandard
 from forebay.errors import MissingExtra
 from forebay.http import App, Request, Response
 from forebay.http.files import FileResponse
-from forebay.http.middleware import Compression
+from forebay.http.middleware import Compression, ETag
 from tests.http.middleware.served import serving
 
 TEXT = "All work and no play makes Jack a dull boy. " * 100
@@ -285,9 +285,45 @@ def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         {"levels": {"gzip": 10}},
         {"levels": {"x": 1}},
         {"types": "a/b"},
+        {"types": ["json"]},
+        {"types": ["image/*"]},
+        {"types": ["a/b; charset=utf-8"]},
     ],
 )
 def test_nonsense_is_refused(options: dict[str, Any]) -> None:
     """Says what would be right."""
     with pytest.raises(ValueError, match="must be"):
         Compression(**options)
+
+
+async def test_a_response_that_is_sent_again_and_again() -> None:
+    """A handler may make one Response for all: who accepts no coding gets it as it was made."""
+    app: App[Any] = App(middleware=[Compression()])
+    made = Response(TEXT, headers={"etag": '"1"'})
+    app.get("/text")(lambda: made)
+    async with serving(app) as asker:
+        for encoding in ("gzip", "br", "gzip"):
+            answer = await asker.ask("/text", ("accept-encoding", encoding))
+            assert (answer.headers["content-encoding"], answer.headers["etag"]) == (encoding, 'W/"1"')
+            assert undo(encoding, answer.body).decode() == TEXT
+            plain = await asker.ask("/text")
+            assert (plain.body.decode(), plain.headers["etag"]) == (TEXT, '"1"')
+            assert "content-encoding" not in plain.headers
+
+
+async def test_not_modified_says_what_the_whole_would() -> None:
+    """``vary``, and the weak tag if that is what the client has: a cache could not update what it keeps by another."""
+    app: App[Any] = App(middleware=[Compression(), ETag(weak=False)])
+    app.get("/text")(lambda: TEXT)
+    async with serving(app) as asker:
+        for accepted in ("gzip", "identity"):
+            whole = await asker.ask("/text", ("accept-encoding", accepted))
+            tag = whole.headers["etag"]
+            same = await asker.ask("/text", ("accept-encoding", accepted), ("if-none-match", f'"other", {tag}'))
+            assert (same.status, same.headers["etag"]) == (304, tag)
+            assert same.headers["vary"] == whole.headers["vary"] == "accept-encoding"
+    app = App(middleware=[Compression()])
+    app.get("/text")(lambda: Response(status=304))
+    async with serving(app) as asker:
+        same = await asker.ask("/text", ("if-none-match", "W/, W/None"))
+        assert (same.status, "etag" in same.headers) == (304, False)

@@ -235,6 +235,22 @@ async def test_the_cookie() -> None:
         assert "Secure" in made
 
 
+async def test_an_answer_that_is_sent_again_has_no_cookie_of_others() -> None:
+    """A handler may return the same object each time."""
+    app, same = site(plain()), Response("a page")
+
+    @app.get("/same/{how}")
+    async def again(how: str, request: Request) -> Response:
+        if how == "form":
+            request.state["csrf_token"]()
+        return same
+
+    async with serving(app) as client:
+        first, second = [(await client.ask("/same/form")).headers["set-cookie"] for _ in range(2)]
+        assert first != second
+        assert not {"set-cookie", "vary"} & set((await client.ask("/same/page")).headers)
+
+
 async def test_the_session_instead_of_a_cookie() -> None:
     """Where there is one further out, the client's number is kept in it, and no cookie of our own is set."""
     sessions: dict[str, dict[str, Any]] = {"a": {}, "b": {}}
@@ -286,6 +302,21 @@ async def test_exempt_paths_and_requests() -> None:
     async with serving(site(plain(exempt=lambda request: "authorization" in request.headers))) as client:
         assert (await post(client, ("authorization", "Bearer a"))).status == 200
         assert (await post(client)).status == 403
+
+
+async def test_an_encoded_slash_makes_no_path_exempt() -> None:
+    """``/hooks%2Fa`` is one segment, of another route; what is really below may have such slashes."""
+    app = site(plain(exempt=["/hooks/*", "/a/b"]))
+
+    @app.post("/{name}")
+    async def other(name: str) -> str:
+        return name
+
+    async with serving(app) as client:
+        for path in ("/hooks%2Fa", "/hooks%2fa", "/a%2Fb", "/hooks%252Fa"):
+            assert (await client.ask(path, method="POST")).status == 403
+        assert (await client.ask("/hooks/a%2Fb", method="POST")).body == b"a/b"
+        assert (await client.ask("/%68ooks/%20", method="POST")).body == b" "
 
 
 async def test_other_names() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 from base64 import urlsafe_b64encode
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -15,7 +16,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from structlog.testing import capture_logs
 
 from forebay.http import App, Request
-from forebay.http.jwks import JWKS
+from forebay.http.jwks import JWKS, KeysUnavailable
 from forebay.http.middleware import JWTAuth
 from tests.http.middleware.served import serving
 from tests.support import eventually
@@ -192,6 +193,7 @@ async def test_what_else_is_asked_for() -> None:
     assert await status_of(jwt_auth(required=[]), token(without="exp")) == [200]
     assert await status_of(jwt_auth(audience=None), token(), token(without="aud")) == [401, 200]
     assert await status_of(jwt_auth(identity=lambda claims: None), token()) == [401]
+    assert await status_of(jwt_auth(identity=lambda claims: False), token()) == [401]
 
 
 async def test_tokens_are_not_logged() -> None:
@@ -278,6 +280,42 @@ async def test_fetched_keys_follow_the_issuer() -> None:
     await keys.close()
 
 
+async def test_a_fetch_goes_on_when_its_client_has_left() -> None:
+    """Who asks and leaves keeps nobody from the keys, neither from the first nor from new ones."""
+    issuer, clock = Issuer(RSA), Clock()
+    keys = JWKS(issuer, pause=30, clock=clock)
+    for kid, fetches in (("r1", 1), ("e1", 2)):
+        issuer.go.clear()
+        left = asyncio.create_task(keys.keys_with(kid))
+        await eventually(partial(_equal, issuer, fetches))
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        issuer.go.set()
+        assert [key.kid for key in await keys.keys_with(kid)] == [kid]
+        assert keys.statistics() == {"fetches": fetches, "failures": 0, "keys": fetches}
+        issuer.keys.append(EC)
+        clock.now += 30
+
+
+async def test_closing_ends_a_fetch() -> None:
+    """Who waits for it is told that there are no keys; the next one may come after a pause."""
+    issuer, clock = Issuer(RSA), Clock()
+    keys = JWKS(issuer, pause=30, clock=clock)
+    issuer.go.clear()
+    waiting = asyncio.create_task(keys.keys())
+    await eventually(lambda: issuer.fetches)
+    await keys.close()
+    with pytest.raises(KeysUnavailable):
+        await waiting
+    issuer.go.set()
+    clock.now += 30
+    assert len(await keys.keys()) == 1
+
+
+async def _fetch() -> bytes:
+    return b"{}"
+
+
 @pytest.mark.parametrize(
     "document",
     [
@@ -326,4 +364,13 @@ async def test_optional_and_described() -> None:
     async with serving(guarded(auth)) as asker:
         assert (await asker.ask("/")).body == b"None"
     assert auth.security() == ("jwtAuth", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
-    assert SECRET not in repr(auth)
+    assert repr(auth) == (
+        "JWTAuth(<1 keys>, algorithms=['HS256'], issuer='https://id.example', audience='shop', leeway=30, "
+        "realm='restricted', optional=True)"
+    )
+    fetched = jwt_auth(JWKS(_fetch), ["RS256"], audience=None)
+    assert repr(fetched).startswith("JWTAuth(JWKS(_fetch, refresh=300), algorithms=['RS256'], issuer=")
+
+
+def _equal(issuer: Issuer, fetches: int) -> bool:
+    return issuer.fetches == fetches

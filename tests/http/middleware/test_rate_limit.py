@@ -10,7 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from forebay.http import App, Request, Response
-from forebay.http.middleware import RateLimit
+from forebay.http.middleware import RateLimit, Recover
+from forebay.testing import TestClient
 from tests.http.middleware.served import UPGRADE, Asker, serving
 
 
@@ -141,6 +142,26 @@ async def test_several_limits_and_websockets() -> None:
         assert (await asker.ask("/")).headers["ratelimit"] == '"hour";r=1;t=1800'
         assert (await asker.ask("/ws", *UPGRADE)).status == 101
     assert slow.statistics()["allowed"] == quick.statistics()["allowed"] == 2
+
+
+@pytest.mark.parametrize("outer", [(), (Recover(),)])
+async def test_each_of_several_limits_says_its_own(outer: tuple[Any, ...]) -> None:
+    """Whatever other headers the answer has, and whether they are called as hooks or in the midst of others."""
+    limits = [RateLimit(rate, name=rate[-1], clock=Clock()) for rate in ("2/h", "3/m")]
+    app: App[Any] = App(middleware=[*outer, *limits])
+
+    same = Response("own", headers={"X-Own": "1"})  # sent twice
+
+    @app.get("/")
+    async def own() -> Response:
+        return same
+
+    async with TestClient(app) as client:
+        answer = await client.get("/")
+        assert sorted(answer.headers.get_all("ratelimit")) == ['"h";r=1;t=1800', '"m";r=2;t=20']
+        answer = await client.get("/")
+    assert sorted(answer.headers.get_all("ratelimit")) == ['"h";r=0;t=3600', '"m";r=1;t=40']
+    assert sorted(answer.headers.get_all("ratelimit-policy")) == ['"h";q=2;w=3600', '"m";q=3;w=60']
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from forebay.http import App, Request, Response
+from forebay.errors import HTTPError
+from forebay.http import App, Next, Request, Response
 from forebay.http.middleware import Sessions
+from forebay.http.signing import Signer
 from tests.http.middleware.served import UPGRADE, Answer, serving
 from tests.support import eventually
 
@@ -141,6 +144,19 @@ async def test_forged_and_expired_sessions_are_empty() -> None:
         ]
 
 
+@pytest.mark.parametrize("payload", [b"not JSON", b"[1]", b"\xff"])
+async def test_what_is_signed_but_no_session_is_empty(payload: bytes) -> None:
+    """Else its client would get a 500 until the cookie has expired; a change takes its place."""
+    signed = Signer(KEY).sign("__Host-session", payload, time.time())
+    async with serving(shop()) as asker:
+        cookie = ("cookie", f"__Host-session={signed}")
+        with capture_logs() as logs:
+            assert (await asker.ask("/show", cookie)).body == b"{}"
+        assert [entry["event"] for entry in logs] == ["session is not JSON, it begins empty"]
+        changed = await asker.ask("/add/tea", cookie)
+        assert (await asker.ask("/show", cookie_of(changed))).body == b'{"cart":["tea"]}'
+
+
 async def test_a_cookie_of_another_name_is_no_session() -> None:
     """The name is part of what is signed."""
     async with serving(shop(Sessions(KEY, name="a"))) as asker:
@@ -175,6 +191,45 @@ async def test_a_rotated_key_is_replaced() -> None:
     async with serving(shop(Sessions(NEXT_KEY))) as asker:
         assert (await asker.ask("/show", cookie_of(answer))).body == b'{"cart":["a"]}'
         assert (await asker.ask("/show", old)).body == b"{}"
+
+
+async def test_an_answer_that_is_sent_again_has_no_cookie_of_others() -> None:
+    """A handler may return the same object each time."""
+    app, same = shop(), Response("let in")
+
+    @app.get("/login/{name}")
+    async def login(name: str, request: Request) -> Response:
+        request.session["user"] = name
+        return same
+
+    @app.get("/same")
+    async def again() -> Response:
+        return same
+
+    async with serving(app) as asker:
+        assert b"ann" in (await asker.ask("/show", cookie_of(await asker.ask("/login/ann")))).body
+        other = await asker.ask("/same")
+        assert (other.status, other.body) == (200, b"let in")
+        assert not {"set-cookie", "vary", "cache-control"} & set(other.headers)
+        assert b"bob" in (await asker.ask("/show", cookie_of(await asker.ask("/login/bob")))).body
+    assert not same.headers.get_all("set-cookie")
+
+
+async def test_a_refusal_of_other_middleware_keeps_what_was_changed() -> None:
+    """Further in, by an error: the way back after a login, for example."""
+    app = shop()
+
+    @app.middleware
+    async def login(request: Request, call_next: Next) -> Response:
+        if request.path == "/plain" and "user" not in request.session:
+            request.session["next"] = request.path
+            raise HTTPError(401, "log in first")
+        return await call_next(request)
+
+    async with serving(app) as asker:
+        refused = await asker.ask("/plain")
+        assert (refused.status, refused.headers["vary"]) == (401, "cookie")
+        assert (await asker.ask("/show", cookie_of(refused))).body == b'{"next":"/plain"}'
 
 
 async def test_what_cannot_be_kept_is_an_error_that_says_why() -> None:

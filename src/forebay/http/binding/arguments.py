@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from forebay.http.binding.content import (
     is_form,
     is_upload,
     read_bytes,
+    read_bytes_if_any,
     read_content,
 )
 from forebay.http.binding.fields import (
@@ -28,14 +30,14 @@ from forebay.http.binding.fields import (
     is_text,
 )
 from forebay.http.binding.markers import Body, Cookie, Depends, Form, Header, Path, Query
-from forebay.http.binding.signature import MISSING, Parameter, Signature, bare, name_of, place_of
+from forebay.http.binding.signature import MISSING, Parameter, Signature, allows_none, bare, name_of, place_of
 from forebay.http.converters import Converter
 from forebay.http.cookies import parse_cookies
 from forebay.http.encoding import is_record, parse_query
 from forebay.http.exchange import Exchange
 from forebay.http.field_errors import is_struct_like, record_fields, without_wrappers
 from forebay.http.form_data import FormData
-from forebay.http.form_records import FormDecoder, form_decoder
+from forebay.http.form_records import FormDecoder, form_decoder, left_empty
 from forebay.http.headers import Headers
 from forebay.http.messages import Request
 
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from forebay.http.app import App
 
 __all__ = ["FAILED", "Arguments", "Source"]
+
+_UNKNOWN_KEPT = 100  # of one query: what clients make up must not become an answer of thousands of errors
 
 FAILED: Any = object()
 """The value of a dependency whose own arguments do not fit."""
@@ -104,14 +108,15 @@ class Arguments:
     """How to call one function.
 
     ``content`` and ``form`` say whether that takes the request's content, or a form that it is; ``request`` whether it
-    takes the request itself; ``of_request`` names the parameters that only a request can give. ``described`` has what
-    comes from the request, for the OpenAPI document.
+    takes the request itself; ``of_request`` names the parameters that only a request can give. ``known_in_query`` are
+    the fields that the handler or a dependency of its knows. ``described`` has what comes from the request, for the
+    OpenAPI document.
     """
 
     __slots__ = (
         "_all_path", "_content", "_content_name", "_cookies", "_form_fields", "_form_records", "_headers", "_more",
         "_path", "_queries", "_records", "_specials", "content_kind", "content_optional", "depends", "form",
-        "of_request", "path_names", "request", "signature", "trivial", "where",
+        "known_in_query", "of_request", "path_names", "request", "signature", "trivial", "where",
     )  # fmt: skip
 
     def __init__(
@@ -136,8 +141,11 @@ class Arguments:
         self._specials: list[tuple[str, Callable[[Source], Any]]] = []
         self.depends: list[tuple[str, int]] = []
         self.of_request: list[str] = []
+        self.known_in_query: frozenset[str] = frozenset()
         for parameter in signature.parameters:
             if not isinstance(parameter.marker, Depends):
+                if parameter.default is MISSING and allows_none(parameter.kind):
+                    parameter = dataclasses.replace(parameter, default=None)
                 self._add(parameter, converters, app)
         self._all_path = len(self.path_names) == len(converters)
         self._more = False
@@ -182,9 +190,10 @@ class Arguments:
             return
         if not is_scalar(kind):
             raise TypeError(f"{self.where}: parameter {name} of type {kind} cannot be a part of the path")
-        if natural is not str and bare(kind) in SCALARS and not (natural is int and bare(kind) is float):
+        wanted = without_wrappers(bare(kind))
+        if natural is not str and wanted in SCALARS and wanted is not natural and (natural, wanted) != (int, float):
             gives = f"the path gives {natural.__name__}"
-            raise TypeError(f"{self.where}: {gives}, but parameter {name} is annotated {bare(kind).__name__}")
+            raise TypeError(f"{self.where}: {gives}, but parameter {name} is annotated {wanted.__name__}")
         self._path.append(self._text_field("path", parameter, name))
 
     def _add_special(self, name: str, kind: Any, app: App[Any] | None) -> bool:
@@ -194,7 +203,7 @@ class Arguments:
             self.of_request.append(name)
             self.request = True
             self._specials.append((name, _request))
-        elif app is not None and isinstance(bare_kind, type) and isinstance(app, bare_kind) and kind is not object:
+        elif app is not None and bare_kind in type(app).__mro__ and kind is not object:
             self._specials.append((name, lambda source: source.app))
         elif app is not None and kind is app.state_class:
             self._specials.append((name, lambda source: source.app.state))
@@ -208,12 +217,12 @@ class Arguments:
         target = {"query": self._queries, "header": self._headers, "cookie": self._cookies}[place]
         if is_record(bare(kind)):
             record = bare(kind)
-            fields = []
+            fields = {}
             if not is_struct_like(record):
                 raise TypeError(
                     f"{self.where}: parameter {name}: a pydantic model can only be content, not the {place}"
                 )
-            for _, inner, inner_kind, required in record_fields(record):
+            for attribute, inner, inner_kind, required in record_fields(record):
                 if not is_text(inner_kind):
                     what = f"{inner} of {name_of(record)} ({place_of(record)})"
                     raise TypeError(f"{self.where}: {what}, of type {inner_kind}, cannot be a field of the {place}")
@@ -221,7 +230,7 @@ class Arguments:
                     inner_kind, f"parameter {name}: {inner} of {name_of(record)} ({place_of(record)})"
                 )
                 default_of = MISSING if required else msgspec.UNSET
-                fields.append(TextField(place, inner, _alias(place, inner), inner_kind, default_of))
+                fields[attribute] = TextField(place, inner, _alias(place, inner), inner_kind, default_of)
             self._records.append(RecordField(place, name, record, parameter.default, fields))
             return
         if kind is not MISSING and not is_text(kind):
@@ -248,8 +257,11 @@ class Arguments:
             raise TypeError(f"{self.where}: {both} would both be the request's content")
         self.content_kind, self.content_optional = check_content_type(parameter, self.where)
         self._content_name = parameter.name
-        kind = self.content_kind
-        self._content = read_bytes if kind is bytes else read_content(kind, self.content_optional)
+        kind, optional = self.content_kind, self.content_optional
+        if kind is bytes:
+            self._content = read_bytes_if_any if optional else read_bytes
+        else:
+            self._content = read_content(kind, optional, allows_none(parameter.kind))
 
     def _add_form(self, parameter: Parameter) -> None:
         name, kind, marker = parameter.name, parameter.kind, parameter.marker
@@ -327,6 +339,9 @@ class Arguments:
     def _read_records(self, source: Source, arguments: dict[str, Any], errors: Errors) -> None:
         for record in self._records:
             if record.place == "query":
+                if record.forbids_unknown:
+                    unknown = [name for name in source.query() if name not in self.known_in_query][:_UNKNOWN_KEPT]
+                    errors += [FieldError("query", name, "is not a field of this query") for name in unknown]
                 arguments[record.name] = record.read_from(_Query(source), errors)
             elif record.place == "header":
                 arguments[record.name] = record.read_from(_Headers(source.exchange), errors)
@@ -335,7 +350,7 @@ class Arguments:
 
     def _read_form(self, form: FormData, arguments: dict[str, Any], errors: Errors) -> None:
         for field in self._form_fields:
-            value: Any = [one for one in form.get_all(field.alias) if one != "" or field.takes_empty]
+            value: Any = [one for one in form.get_all(field.alias) if not left_empty(one, field.takes_empty)]
             if not field.many:
                 value = value[0] if value else None
             if not value and value != "":  # what is left empty in a form was not filled in, but for a text
@@ -358,6 +373,12 @@ class Arguments:
             made, wrong = decode(form)
             errors.extend(wrong)
             arguments[parameter.name] = made
+
+    @property
+    def query_names(self) -> list[str]:
+        """What is read from the query."""
+        records = [field for record in self._records if record.place == "query" for field in record.fields]
+        return [field.alias for field in (*self._queries, *records)]
 
     @property
     def described(self) -> list[TextField | RecordField]:

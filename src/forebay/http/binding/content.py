@@ -18,7 +18,15 @@ from forebay.http.pydantic_models import holds_pydantic
 from forebay.http.results import foreign_class
 from forebay.http.uploads import UploadFile
 
-__all__ = ["ContentReader", "check_content_type", "is_form", "is_upload", "read_bytes", "read_content"]
+__all__ = [
+    "ContentReader",
+    "check_content_type",
+    "is_form",
+    "is_upload",
+    "read_bytes",
+    "read_bytes_if_any",
+    "read_content",
+]
 
 ContentReader = Callable[[Exchange, bytes], Any]
 
@@ -28,9 +36,15 @@ def read_bytes(exchange: Exchange, body: bytes) -> bytes:
     return body
 
 
-def read_content(kind: Any, optional: bool) -> ContentReader:
-    """A reader of content of type ``kind``; of none it makes None where that is allowed."""
-    decode = content_decoder(kind)
+def read_bytes_if_any(exchange: Exchange, body: bytes) -> bytes | None:
+    """The content as it is; None without."""
+    return body or None
+
+
+def read_content(kind: Any, optional: bool, nullable: bool) -> ContentReader:
+    """A reader of content of type ``kind``; of none it makes None where that is ``optional``, of a null where it is
+    ``nullable``."""
+    decode = content_decoder(kind | None if nullable else kind)
 
     def read(exchange: Exchange, body: bytes) -> Any:
         if optional and not body:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import enum
-import math
+import functools
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -18,10 +18,9 @@ import msgspec
 from forebay.errors import FieldError
 from forebay.http.binding.markers import Marker
 from forebay.http.binding.signature import MISSING, Made, allows_none, bare
-from forebay.http.encoding import unfit
-from forebay.http.field_errors import without_wrappers
+from forebay.http.field_errors import convert_text, forbids_unknown, unfit, without_wrappers
 
-__all__ = ["SCALARS", "Errors", "RecordField", "TextField", "Texts", "check_number", "fresh", "is_scalar", "is_text"]
+__all__ = ["SCALARS", "Errors", "RecordField", "TextField", "Texts", "fresh", "is_scalar", "is_text"]
 
 Errors = list[FieldError]
 
@@ -84,7 +83,7 @@ class TextField:
             return self.default if self._fresh is None else self._fresh()
         try:
             return value if self.convert is None else self.convert(value)
-        except msgspec.ValidationError as error:
+        except ValueError as error:  # of msgspec, or of what it has made, as datetime
             errors.append(unfit(self.place, self.alias, error))
             return None
 
@@ -97,39 +96,46 @@ class TextField:
 
 
 class RecordField:
-    """A record whose fields are the fields of one place."""
+    """A record whose fields are the fields of one place.
 
-    __slots__ = ("default", "fields", "kind", "name", "place")
+    :param fields: by the record's attributes.
 
-    def __init__(self, place: str, name: str, kind: Any, default: Any, fields: list[TextField]) -> None:
+    ``forbids_unknown``: other fields than these are errors.
+    """
+
+    __slots__ = ("_attributes", "default", "fields", "forbids_unknown", "kind", "name", "place")
+
+    def __init__(self, place: str, name: str, kind: Any, default: Any, fields: Mapping[str, TextField]) -> None:
         self.place = place
+        self.forbids_unknown = place == "query" and forbids_unknown(kind)  # headers and cookies are everybody's
         self.name = name
         self.kind = kind
         self.default = default
-        self.fields = fields
+        self.fields = list(fields.values())
+        self._attributes = tuple(fields)
 
     def read_from(self, texts: Texts, errors: Errors) -> Any:
         """The argument. None of its fields there gives the default, where there is one."""
         before = len(errors)
         sent: dict[str, Any] = {}
         sent_none: dict[str, Any] = {}  # required, but may be None
-        for field in self.fields:
+        for attribute, field in zip(self._attributes, self.fields, strict=True):
             value: Any = texts.first(field.alias)
             if value is None:
                 if field.default is not msgspec.UNSET:  # not one of the record's own
-                    sent_none[field.name] = field.read(None, errors)
+                    sent_none[attribute] = field.read(None, errors)
                 continue
             value = field.read(texts.every(field.alias) if field.many else value, errors)
-            sent[field.name] = value
+            sent[attribute] = value
         if not sent and self.default is not MISSING:
             del errors[before:]
             return fresh(self.default)
         if len(errors) > before:
             return None
         try:
-            return msgspec.convert({**sent_none, **sent}, self.kind)
-        except msgspec.ValidationError as error:  # what a record says of itself as a whole
-            errors.append(unfit(self.place, self.name, error))
+            return self.kind(**sent_none, **sent)
+        except (ValueError, TypeError) as error:  # what a record says of itself as a whole, as msgspec has it
+            errors.append(FieldError(self.place, self.name, str(error)))
             return None
 
 
@@ -153,30 +159,13 @@ def fresh(default: Any) -> Any:
 
 
 def _converter(kind: Any) -> Callable[[Any], Any]:
-    def convert(value: Any) -> Any:
-        made = msgspec.convert(value, kind, strict=False)
-        for one in made if isinstance(made, list | tuple | set | frozenset) else (made,):
-            check_number(one)
-        return made
-
     def convert_int(value: str) -> int:
         made: int = msgspec.convert(value, int, strict=False)
         if not -(1 << 63) <= made < 1 << 63:
-            check_number(made)
+            raise msgspec.ValidationError("Integer value out of range")
         return made
 
-    return convert_int if kind is int else convert
-
-
-def check_number(value: Any) -> None:
-    """Whether others can hold a number: integers of at most 64 bits, finite fractions.
-
-    :raises msgspec.ValidationError: it is not like that.
-    """
-    if type(value) is int and not -(1 << 63) <= value < 1 << 63:
-        raise msgspec.ValidationError("Integer value out of range")
-    if (type(value) is float and not math.isfinite(value)) or (type(value) is Decimal and not value.is_finite()):
-        raise msgspec.ValidationError("Expected a finite number")
+    return convert_int if kind is int else functools.partial(convert_text, kind=kind)
 
 
 def is_text(kind: Any) -> bool:

@@ -12,6 +12,7 @@ from forebay.http.binding.dependencies import Dependency, Graph, How
 from forebay.http.binding.fields import Errors
 from forebay.http.binding.signature import Signature
 from forebay.http.exchange import Exchange
+from forebay.http.form_data import FormData
 from forebay.http.forms import read_form
 from forebay.http.messages import Request
 
@@ -39,6 +40,9 @@ class Binding:
         every = [arguments, *(one.arguments for one in graph.dependencies)]
         self.wants_body = any(one.content for one in every)
         self.wants_form = any(one.form for one in every)
+        known = frozenset(name for one in every for name in one.query_names)
+        for one in every:
+            one.known_in_query = known
         own = [one for one in graph.dependencies if not one.shared]
         self.waits = self.wants_form or any(one.how is not How.VALUE for one in own)
         self.holds = self.wants_form or any(one.how is How.CONTEXT for one in own)
@@ -64,7 +68,7 @@ class Binding:
             self._graph.bind(source, errors)
         arguments = self.arguments.read(source, errors)
         if errors:
-            raise ValidationError(errors)
+            raise _unfit(errors)
         return arguments
 
     async def resolve_all(self, request: Request, stack: AsyncExitStack) -> dict[str, Any]:
@@ -75,7 +79,8 @@ class Binding:
         body = await request.body() if self.wants_body else b""
         source = Source(request.exchange, request.path_params, body, request, request.app)
         if self.wants_form:
-            source.form = form = await read_form(request)
+            sent = request.exchange.has_body or request.exchange.header(b"content-type") is not None
+            source.form = form = await read_form(request) if sent else FormData()
             stack.push_async_callback(form.aclose)
         return await self.resolve(source, stack)
 
@@ -86,8 +91,13 @@ class Binding:
             await self._graph.resolve(source, errors, stack)
         arguments = self.arguments.read(source, errors)
         if errors:
-            raise ValidationError(errors)
+            raise _unfit(errors)
         return arguments
+
+
+def _unfit(errors: Errors) -> ValidationError:
+    """Each once: a handler and its dependencies may read the same."""
+    return ValidationError(list(dict.fromkeys(errors)))
 
 
 def compile_binding(

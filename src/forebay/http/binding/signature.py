@@ -10,11 +10,12 @@ import typing
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from forebay.http.binding.markers import Depends, Marker
+from forebay.http.field_errors import without_wrappers
 
 __all__ = [
     "MISSING",
@@ -131,8 +132,9 @@ def bare(kind: Any) -> Any:
 
 def allows_none(kind: Any) -> bool:
     """Is None one of the values of ``kind``?"""
-    if typing.get_origin(kind) is Annotated:
-        return allows_none(typing.get_args(kind)[0])
+    kind = without_wrappers(kind)
+    if typing.get_origin(kind) is Literal:
+        return None in typing.get_args(kind)
     return typing.get_origin(kind) in (typing.Union, types.UnionType) and type(None) in typing.get_args(kind)
 
 
@@ -235,6 +237,10 @@ def _parameters(function: Callable[..., Any], where: str) -> dict[str, inspect.P
 
 def _annotated(function: Callable[..., Any]) -> Any:
     """What has the annotations of the parameters of ``function``."""
+    if not isinstance(function, type) and not hasattr(function, "__code__"):
+        inner = getattr(function, "__wrapped__", None)  # an object that stands for a function, as `cached` makes them
+        if callable(inner):
+            return _annotated(inner)
     found: Any = wrapped_function(function)
     if isinstance(found, type):
         if issubclass(found, msgspec.Struct) or is_dataclass(found):

@@ -9,8 +9,7 @@ from typing import Any
 
 import structlog
 
-from forebay.http.messages import Next, Request, Response, response_of
-from forebay.http.problems import EXPECTED
+from forebay.http.messages import Next, Request, Response
 
 __all__ = ["AccessFields"]
 
@@ -92,10 +91,7 @@ class AccessFields:
                 request.note(name, raw.strip(b" \t").decode("latin-1")[: self._max_length])
         if not self._functions and not self._of_response:
             return await call_next(request)
-        try:
-            response = await call_next(request)
-        except EXPECTED as error:
-            response = response_of(error)
+        response = await call_next(request)
         for name, key in self._of_response:
             text = response.headers.get(key)
             if text is not None:

@@ -9,16 +9,20 @@ import secrets
 import unicodedata
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from hashlib import scrypt, sha256
 from typing import Any
 
 from forebay.engine.executor import Executor
 from forebay.engine.loop import now
 from forebay.engine.single_flight import SingleFlight
+from forebay.engine.tasks import Tasks
+from forebay.errors import DeadlineExceeded, ForebayError, Overloaded
 from forebay.http.challenges import Refusals, challenge, check_realm, credentials
 from forebay.http.messages import Next, Request, Response
 
-__all__ = ["BasicAuth", "Passwords", "hash_password"]
+__all__ = ["BasicAuth", "Passwords", "check_password", "hash_password"]
 
 _LONGEST = 1024  # bytes of user name and password
 _HASH = re.compile(r"\$scrypt\$ln=(\d{1,2}),r=(\d{1,2}),p=(\d{1,2})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})")
@@ -46,6 +50,16 @@ def hash_password(password: str, *, ln: int = 14, r: int = 8, p: int = 5) -> str
     return f"$scrypt$ln={ln},r={r},p={p}${_b64(salt)}${_b64(made)}"
 
 
+def check_password(password: str, hashed: str) -> bool:
+    """Whether ``hashed``, made by :func:`hash_password`, is of ``password``. Takes as long as that, and blocks as well.
+
+    The time must not tell which users there are: for an unknown one check the password against any hash.
+
+    :raises ValueError: ``hashed`` is none, or its parameters are out of their range.
+    """
+    return _Hash(hashed).matches(password)
+
+
 def _check_cost(ln: int, r: int, p: int) -> None:
     if not (10 <= ln <= 20 and 1 <= r <= 32 and 1 <= p <= 16) or 128 * r << ln > _MEMORY:
         raise ValueError(
@@ -70,10 +84,10 @@ def _unb64(text: str) -> bytes:
 class _Hash:
     __slots__ = ("cost", "expected", "salt")
 
-    def __init__(self, user: str, text: str) -> None:
+    def __init__(self, text: str) -> None:
         found = _HASH.fullmatch(text)
         if found is None:
-            raise ValueError(f"Passwords: the hash of {user!r} is not as hash_password makes it: $scrypt$ln=...")
+            raise ValueError("the hash is not as hash_password makes it: $scrypt$ln=...")
         self.cost = (int(found[1]), int(found[2]), int(found[3]))
         _check_cost(*self.cost)
         self.salt = _unb64(found[4])
@@ -89,8 +103,8 @@ class Passwords:
 
     Hashing is slow on purpose, so it runs in a thread, and who was let in is remembered for a while: by an HMAC of name
     and password with a key that only this process has, for 1024 users at most. Who was refused is not remembered. An
-    unknown user takes as long as a known one. Past ``queue`` checks that wait, further ones are answered with 503: put
-    a ``RateLimit`` in front.
+    unknown user takes as long as the one with the costliest hash. Past ``queue`` checks that wait, and after ten
+    seconds, the answer is 503: put a ``RateLimit`` in front.
 
     :param hashes: by user name, made by :func:`hash_password`.
     :param remember: seconds; a password that was changed is accepted for that long. 0: not at all.
@@ -101,8 +115,8 @@ class Passwords:
     """
 
     __slots__ = (
-        "_checks", "_clock", "_decoy", "_executor", "_hashes", "_key", "_own", "_queue", "_recent", "_remember",
-        "_users",
+        "_checks", "_clock", "_decoy", "_executor", "_hashes", "_held", "_key", "_own", "_queue", "_recent",
+        "_remember", "_users",
     )  # fmt: skip
 
     def __init__(
@@ -120,7 +134,12 @@ class Passwords:
             raise ValueError(f"Passwords: remember {remember}: must be 0 seconds or more")
         if queue < 1:
             raise ValueError(f"Passwords: queue {queue}: must be at least 1")
-        self._hashes = {user: _Hash(user, text) for user, text in hashes.items()}
+        self._hashes: dict[str, _Hash] = {}
+        for user, text in hashes.items():
+            try:
+                self._hashes[user] = _Hash(text)
+            except ValueError as error:
+                raise ValueError(f"Passwords: user {user!r}: {error}") from None
         self._decoy = max(self._hashes.values(), key=lambda one: (one.cost[1] << one.cost[0]) * one.cost[2])
         self._remember = remember
         self._executor = executor
@@ -129,6 +148,7 @@ class Passwords:
         self._key = secrets.token_bytes(32)
         self._recent: dict[bytes, float] = {}  # until when; the latest is last
         self._checks: SingleFlight[bool] = SingleFlight()
+        self._held = Tasks()
         self._own: Executor | None = None  # while there is something to hash
         self._users = 0
 
@@ -145,11 +165,22 @@ class Passwords:
         until = self._recent.get(digest)
         if until is not None and self._clock() < until:
             return user
-        return user if await self._checks.run(digest, lambda: self._check(digest, user, password)) else None
+        check = partial(self._check, digest, user, password)
+        self._held.spawn(self._hold(digest, check), name="check of a password")
+        return user if await self._checks.run(digest, check) else None
+
+    async def _hold(self, digest: bytes, check: Callable[[], Awaitable[bool]]) -> None:
+        """Wait for a check to its end, also when its client has left: a thread cannot be stopped, and clients that come
+        and go must not have more of them at work than there may be."""
+        with suppress(ForebayError):  # the client is told, if it is still there
+            await self._checks.run(digest, check)
 
     async def _check(self, digest: bytes, user: str, password: str) -> bool:
         found = self._hashes.get(user)
-        matches = await self._in_thread((found or self._decoy).matches, password)
+        try:
+            matches = await self._in_thread((found or self._decoy).matches, password)
+        except DeadlineExceeded:
+            raise Overloaded("passwords", f"a password could not be checked within {_DEADLINE:g} seconds") from None
         if found is None or not matches:
             return False
         if self._remember:

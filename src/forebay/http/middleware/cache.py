@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Hashable, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from forebay.engine.loop import now, timeout
 from forebay.engine.tasks import Gate
+from forebay.http.conditions import read_http_date
 from forebay.http.files import FileResponse
 from forebay.http.messages import Next, Request, Response
+from forebay.http.negotiation import wants_msgpack
 
 __all__ = ["Cache"]
 
 _FIELD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_ALONE = frozenset(  # conditions, parts, content, other protocols: what is answered then is for this request only
-    (b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range", b"upgrade")
+_ALONE = frozenset(  # conditions and parts: what is answered then, unless it is a 200, is for this request only
+    (b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"range")
 )
 _PERSONAL = frozenset((b"authorization", b"cookie"))
+_NOT_KEPT = frozenset(("content-length", "age"))  # of the headers: those are said anew each time
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _OVERHEAD = 512  # bytes that an answer takes beside its key, headers and content
 _EVENTS = "text/event-stream"
@@ -38,7 +43,7 @@ class _Entry:
         self.lines: bytes | None = None
         self.body = b""
         self.age = 0
-        self.size = _OVERHEAD + sum(len(part) for part in (place[1], place[2], *key) if isinstance(part, str | bytes))
+        self.size = _OVERHEAD + _size((place[1], place[2], *key))
 
     def fill(self, lines: bytes, body: bytes, age: int) -> None:
         self.lines = lines
@@ -47,17 +52,24 @@ class _Entry:
         self.size += len(lines) + len(body)
 
 
+def _size(part: Any) -> int:
+    if isinstance(part, str | bytes):
+        return len(part)
+    return sum(map(_size, part)) if isinstance(part, tuple | frozenset) else 0
+
+
 class _Flight:
-    """A handler at work, for all who ask the same."""
+    """A handler at work, or a stream of it that is sent and kept."""
 
-    __slots__ = ("failed", "gate", "place", "valid", "waiting")
+    __slots__ = ("__weakref__", "alone", "failed", "gate", "key", "place", "valid")
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, key: Key, alone: bool) -> None:
         self.place = place
+        self.key = key
+        self.alone = alone
         self.gate = Gate()
         self.valid = True  # nothing was changed at this place since it began
-        self.failed = False  # those who wait shall ask for themselves
-        self.waiting = 0
+        self.failed = False  # there is no answer for those who wait
 
 
 class Cache:
@@ -65,15 +77,18 @@ class Cache:
     path, query, and the headers in ``vary``. In this worker's memory; the one that was asked for the longest ago makes
     room.
 
-    An answer lives for the ``s-maxage`` or ``max-age`` of its ``cache-control``, less its ``age``, else for ``ttl``.
-    When many ask at once for one that is not there, the handler is called once, and its answer, if it can be kept, is
-    for all. If it cannot, each asks for itself, and that is remembered for ``ttl``.
+    An answer lives for the ``s-maxage`` or ``max-age`` of its ``cache-control``, less its ``age``, or until it
+    ``expires``, else for ``ttl``. When many ask at once for one that is not there, the handler is called once, and its
+    answer, if it can be kept, is for all. If it cannot, each asks for itself, and that is remembered for ``ttl``, or
+    until one of them gets an answer that can be kept.
 
     Never kept: answers that set a cookie, say ``private``, ``no-store``, ``no-cache`` or ``max-age=0``, or have a
     ``vary`` that names a header which is not in ``vary`` here; files, which the system caches; what is longer than
     ``max_body``. Not looked up and not kept: requests with ``authorization`` or ``cookie``, unless these are in
     ``vary`` or there is a ``key``; with an identity, unless there is a ``key``; with content; with an upgrade.
-    Requests with conditions or ranges get an answer that is there, whole; one that is not is not made for them.
+    Requests with conditions or ranges get an answer that is there, whole (an ``ETag`` outside makes a 304 of it); when
+    the handler itself heeds them, with a 304 or 206, that is for them only. Of what handlers return as JSON or
+    MessagePack, by ``accept``, the JSON is kept.
 
     Streams are passed on while they are kept, so the first client waits no longer than without; those who ask meanwhile
     ask for themselves. Server-sent events are never kept.
@@ -98,7 +113,7 @@ class Cache:
 
     __slots__ = (
         "_by_place", "_clock", "_entries", "_flights", "_key", "_max_body", "_name", "_patience", "_personal", "_size",
-        "_ttl", "_used", "_vary", "_vary_bytes", "_writing", "bypassed", "evicted", "hits", "invalidated", "misses",
+        "_ttl", "_under_way", "_used", "_vary", "_vary_bytes", "bypassed", "evicted", "hits", "invalidated", "misses",
         "shared", "stored",
     )  # fmt: skip
 
@@ -133,8 +148,8 @@ class Cache:
         self._clock = clock
         self._entries: dict[Key, _Entry] = {}  # the one that was asked for last is last
         self._by_place: dict[Place, set[Key]] = {}
-        self._flights: dict[Key, _Flight] = {}
-        self._writing: set[_Flight] = set()  # streams that are kept while they are sent
+        self._flights: dict[Key, _Flight] = {}  # those that others may wait for
+        self._under_way: WeakSet[_Flight] = WeakSet()  # all, for as long as somebody is at work for them
         self._used = 0
         self.hits = self.misses = self.bypassed = self.shared = self.stored = self.evicted = self.invalidated = 0
 
@@ -151,32 +166,30 @@ class Cache:
             return response
         key, alone = self._look_at(request, place)
         if key is None:
-            return await self._pass(request, call_next, "bypass")
+            return await self._pass(request, call_next)
         while True:
             entry = self._find(key)
             if entry is not None:
                 if entry.lines is None:
-                    return await self._pass(request, call_next, "bypass")
+                    return await self._pass(request, call_next, _Flight(place, key, alone))
                 self.hits += 1
                 return self._kept(request, entry)
-            if alone:
-                return await self._pass(request, call_next, "request")
             flight = self._flights.get(key)
             if flight is None:
-                return await self._lead(request, call_next, place, key)
-            if not await self._follow(flight):
-                return await self._pass(request, call_next, "bypass")
+                return await self._lead(request, call_next, _Flight(place, key, alone))
+            if not await self._follow(flight, alone):
+                return await self._pass(request, call_next, _Flight(place, key, alone))
 
     def invalidate(self, path: str | bytes) -> int:
         """Forget all answers for ``path``, as it is sent (percent-encoded, without query), on every host; how many."""
         raw = path.encode() if isinstance(path, str) else path
         places = {place for place in self._by_place if place[2] == raw}
-        places |= {flight.place for flight in (*self._flights.values(), *self._writing) if flight.place[2] == raw}
+        places |= {flight.place for flight in self._under_way if flight.place[2] == raw}
         return sum(map(self._invalidate, places))
 
     def clear(self) -> None:
         """Forget all answers, those that are being made as well."""
-        for flight in (*self._flights.values(), *self._writing):
+        for flight in self._under_way:
             flight.valid = False
         self._entries.clear()
         self._by_place.clear()
@@ -200,7 +213,7 @@ class Cache:
     # -- what is asked for
 
     def _look_at(self, request: Request, place: Place) -> tuple[Key | None, bool]:
-        """The key of a request, None where it is not for the cache; and whether an answer made for it is its own."""
+        """The key of a request, None where it is not for the cache; and whether its answer may be for it alone."""
         exchange = request.exchange
         if exchange.has_body:
             return None, True
@@ -221,7 +234,8 @@ class Cache:
         elif request.identity is not None:
             return None, True
         values = [b", ".join(found[name]) if name in found else None for name in self._vary_bytes]
-        return (request.method, *place, exchange.query, *values, further), alone
+        packed = exchange.fields.msgpack and wants_msgpack(exchange.header(b"accept"))  # JSON says no ``vary: accept``
+        return (request.method, *place, exchange.query, *values, packed, further), alone
 
     def _find(self, key: Key) -> _Entry | None:
         entry = self._entries.get(key)
@@ -248,13 +262,17 @@ class Cache:
 
     # -- what is made
 
-    async def _pass(self, request: Request, call_next: Next, why: str) -> Response:
+    async def _pass(self, request: Request, call_next: Next, flight: _Flight | None = None) -> Response:
+        """Call the handler for this request only. With a ``flight`` the answer may be kept."""
         self.bypassed += 1
-        response = await call_next(request)
-        self._say(request, response, "bypass", f"fwd={why}")
+        if flight is None:
+            response, kept = (await call_next(request)).copy(), False
+        else:
+            response, kept = await self._make(request, call_next, flight)
+        self._say(request, response, "bypass", "fwd=bypass; stored" if kept else "fwd=bypass")
         return response
 
-    async def _follow(self, flight: _Flight) -> bool:
+    async def _follow(self, flight: _Flight, alone: bool) -> bool:
         """Wait for another's answer; whether to look again."""
         self.shared += 1
         try:
@@ -262,25 +280,19 @@ class Cache:
                 await flight.gate.wait()
         except TimeoutError:
             return False
-        return not flight.failed
+        return not flight.failed or (flight.alone and not alone)  # that was no answer for everybody
 
-    async def _lead(self, request: Request, call_next: Next, place: Place, key: Key) -> Response:
+    async def _lead(self, request: Request, call_next: Next, flight: _Flight) -> Response:
         """Call the handler, here and not in a Task of its own: what belongs to the request ends with it. Who is
         cancelled leaves the lead to one of those who wait."""
         self.misses += 1
-        flight = self._flights[key] = _Flight(place)
+        key = flight.key
+        self._flights[key] = flight
         try:
-            response = await call_next(request)
-            lifetime = self._lifetime(response)
-            if lifetime and response.stream is not None:
-                flight.failed = True
-                self._writing.add(flight)
-                response.stream = _Tee(response.stream, self._max_body, self._keeper(flight, key, response, lifetime))
-            elif lifetime:
-                self._store(flight, key, response.headers.encode(), response.body, response, lifetime)
-            else:
-                flight.failed = True
-                self._add(key, _Entry(place, key, self._clock(), self._clock() + self._ttl))
+            response, kept = await self._make(request, call_next, flight)
+            flight.failed = not kept or response.stream is not None  # which is not there yet
+            if not kept and not flight.alone and key not in self._entries:  # one that was asked for beside it may be
+                self._add(key, _Entry(flight.place, key, self._clock(), self._clock() + self._ttl))
         except Exception:
             flight.failed = True
             raise
@@ -288,8 +300,19 @@ class Cache:
             if self._flights.get(key) is flight:
                 del self._flights[key]
             flight.gate.open()
-        self._say(request, response, "miss", "fwd=miss; stored" if lifetime else "fwd=miss")
+        self._say(request, response, "miss", "fwd=miss; stored" if kept else "fwd=miss")
         return response
+
+    async def _make(self, request: Request, call_next: Next, flight: _Flight) -> tuple[Response, bool]:
+        """Call the handler; its answer, and whether it is kept."""
+        self._under_way.add(flight)
+        response = (await call_next(request)).copy()
+        lifetime = self._lifetime(response)
+        if lifetime and response.stream is not None:
+            response.stream = _Tee(response.stream, self._max_body, self._keeper(flight, response, lifetime))
+        elif lifetime:
+            self._store(flight, response.headers.encode(_NOT_KEPT), response.body, response, lifetime)
+        return response, lifetime > 0
 
     def _lifetime(self, response: Response) -> float:
         """Seconds an answer may be kept; 0: not at all."""
@@ -308,9 +331,9 @@ class Cache:
         if not varies <= self._vary:
             return 0
         said = ",".join(headers.get_all("cache-control")).lower()
-        return self._ttl if not said else self._said(said, headers.get("age", ""))
+        return self._said(said, headers.get("age", ""), headers.get("expires"))
 
-    def _said(self, cache_control: str, age: str) -> float:
+    def _said(self, cache_control: str, age: str, expires: str | None) -> float:
         directives: dict[str, str] = {}
         for part in cache_control.split(","):
             name, _, value = part.strip().partition("=")
@@ -323,27 +346,25 @@ class Cache:
                 if not seconds.isdecimal() or len(seconds) > 10:
                     return 0
                 return max(0, int(seconds) - (int(age) if age.isdecimal() and len(age) <= 10 else 0))
-        return self._ttl
+        if expires is None:
+            return self._ttl
+        at = time.time()
+        date = read_http_date(expires.encode("latin-1", "replace"), at)
+        return 0 if date is None else max(0, date - at)  # what is no date is in the past (RFC 9111 section 5.3)
 
-    def _keeper(self, flight: _Flight, key: Key, response: Response, lifetime: float) -> Callable[[bytes | None], None]:
-        lines = response.headers.encode(frozenset(("content-length",)))
+    def _keeper(self, flight: _Flight, response: Response, lifetime: float) -> Callable[[bytes], None]:
+        lines = response.headers.encode(_NOT_KEPT)
+        return lambda body: self._store(flight, lines, body, response, lifetime)
 
-        def keep(body: bytes | None) -> None:
-            self._writing.discard(flight)
-            if body is not None:
-                self._store(flight, key, lines, body, response, lifetime)
-
-        return keep
-
-    def _store(self, flight: _Flight, key: Key, lines: bytes, body: bytes, response: Response, lifetime: float) -> None:
+    def _store(self, flight: _Flight, lines: bytes, body: bytes, response: Response, lifetime: float) -> None:
         if not flight.valid:
             return
         at = self._clock()
         age = response.headers.get("age", "")
-        entry = _Entry(flight.place, key, at, at + lifetime)
+        entry = _Entry(flight.place, flight.key, at, at + lifetime)
         entry.fill(lines, body, int(age) if age.isdecimal() and len(age) <= 10 else 0)
         self.stored += 1
-        self._add(key, entry)
+        self._add(flight.key, entry)
 
     # -- what is kept
 
@@ -370,7 +391,7 @@ class Cache:
         return True
 
     def _invalidate(self, place: Place) -> int:
-        for flight in (*self._flights.values(), *self._writing):
+        for flight in self._under_way:
             if flight.place == place:
                 flight.valid = False
         gone = sum(self._remove(key) for key in list(self._by_place.get(place, ())))
@@ -383,7 +404,7 @@ class _Tee:
 
     __slots__ = ("_keep", "_left", "_parts", "_pieces", "_source")
 
-    def __init__(self, source: AsyncIterable[bytes | str], bound: int, keep: Callable[[bytes | None], None]) -> None:
+    def __init__(self, source: AsyncIterable[bytes | str], bound: int, keep: Callable[[bytes], None]) -> None:
         self._source = source
         self._pieces: AsyncIterator[bytes | str] | None = None
         self._parts: list[bytes] | None = []
@@ -399,24 +420,21 @@ class _Tee:
         try:
             piece = await anext(self._pieces)
         except StopAsyncIteration:
-            self._end(complete=True)
+            parts, self._parts = self._parts, None
+            if parts is not None:
+                self._keep(b"".join(parts))
             raise
         data = piece.encode() if isinstance(piece, str) else bytes(piece)
         if self._parts is not None:
             self._parts.append(data)
             self._left -= len(data)
             if self._left < 0:
-                self._end(complete=False)
+                self._parts = None
         return data
-
-    def _end(self, *, complete: bool) -> None:
-        parts, self._parts = self._parts, None
-        if parts is not None:
-            self._keep(b"".join(parts) if complete else None)
 
     async def aclose(self) -> None:
         """End the stream it is made of; what was not complete is not kept."""
-        self._end(complete=False)
+        self._parts = None
         for source in (self._pieces, self._source):
             close = getattr(source, "aclose", None)
             if close is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import lru_cache
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 from forebay.engine.loop import sleep
 from forebay.errors import MissingExtra
 from forebay.http.files import FileResponse
+from forebay.http.headers import MutableHeaders
 from forebay.http.messages import Next, Request, Response
 from forebay.http.negotiation import IDENTITY, best_coding
 
@@ -47,6 +49,7 @@ COMPRESSIBLE = frozenset(
 )
 """What is worth compressing, beside ``text/*``, ``*+json``, ``*+xml`` (SVG, Atom, XHTML), ``*+yaml`` and ``*+text``."""
 
+_TYPE = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]+/[!#$%&'+.^_`|~0-9A-Za-z-]+")  # no ranges, no parameters
 _SUFFIXES = ("+json", "+xml", "+yaml", "+text")
 _SLICE = 64 * 1024  # bytes compressed at once, about 2 ms; then others have their turn
 _AT_ONCE = 256 * 1024  # bytes of content that are compressed in one go
@@ -172,8 +175,8 @@ class Compression:
     ) -> None:
         if min_size < 1:
             raise ValueError(f"Compression: min_size {min_size}: must be at least 1 byte")
-        if isinstance(types, str):
-            raise ValueError(f"Compression: types {types!r}: must be a list of them")
+        if isinstance(types, str) or not all(_TYPE.fullmatch(one) for one in types):
+            raise ValueError(f"Compression: types {types!r}: must be a list of whole types, such as application/x-mine")
         for name in (*(encodings or ()), *levels):
             if name not in _LEVELS:
                 raise ValueError(f"Compression: encoding {name!r}: must be one of {', '.join(_LEVELS)}")
@@ -202,10 +205,11 @@ class Compression:
 
     async def __call__(self, request: Request, call_next: Next) -> Response:
         response = await call_next(request)
+        if response.status == 304 and not isinstance(response, FileResponse):
+            _as_whole(request, response.headers)
         if not self._is_eligible(response):
             return response
-        headers = response.headers
-        headers.add_to_list("vary", "accept-encoding")
+        response.headers.add_to_list("vary", "accept-encoding")
         accepted = request.headers.get_all("accept-encoding")
         if not accepted:
             return response
@@ -214,13 +218,16 @@ class Compression:
             return response
         compressor = self._make[encoding]()
         if response.stream is not None:
-            headers.pop("content-length", None)
+            response.headers.pop("content-length", None)
             response.stream = _Compressed(response.stream, compressor)
         else:
             body = await _compressed(response.body, compressor)
             if len(body) >= len(response.body):
                 return response
-            response.body = body
+            headers = response.headers.copy()
+            response = Response.encoded(response.status, b"", body)  # a new one: the handler may send the other again
+            response.headers = headers
+        headers = response.headers
         headers["content-encoding"] = encoding
         headers.pop("accept-ranges", None)
         etag = headers.get("etag")
@@ -249,6 +256,15 @@ class Compression:
     def _look_at_type(self, content_type: str) -> bool:
         kind = content_type.partition(";")[0].strip().lower()
         return kind.startswith("text/") or kind.endswith(_SUFFIXES) or kind in COMPRESSIBLE or kind in self._types
+
+
+def _as_whole(request: Request, headers: MutableHeaders) -> None:
+    """Give a 304 what its 200 has (RFC 9110 section 15.4.5). Its type is not known any more, so all get ``vary``; and
+    the tag that the client has is weak, if it was compressed then."""
+    headers.add_to_list("vary", "accept-encoding")
+    weak = f"W/{headers.get('etag', '')}"
+    if weak.startswith('W/"') and any(weak in tags for tags in request.headers.get_all("if-none-match")):
+        headers["etag"] = weak
 
 
 def _maker(name: str, level: int) -> Callable[[], _Compressor] | None:

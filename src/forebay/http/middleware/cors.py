@@ -57,8 +57,9 @@ class CORS(RequestHook):
 
     A preflight request is answered here: 204, or 403 with a problem document that says what is not allowed. To others
     the headers are added, also to errors, and instead of any that a handler has set; requests of origins that are not
-    allowed are handled as usual, but their pages cannot read the answer. It is no defence against forged requests: see
-    ``CSRF``. WebSockets are not subject to CORS; which pages may open them is said in ``WebSocketSettings``.
+    allowed are handled as usual, but their pages cannot read the answer, unless the handler itself says so. It is no
+    defence against forged requests: see ``CSRF``. WebSockets are not subject to CORS; which pages may open them is said
+    in ``WebSocketSettings``.
 
     Where the answer depends on the origin, ``vary: Origin`` is on all of them, those to requests without one too, or a
     cache would give to one what was meant for another. With ``origins="*"`` all answers carry the same header instead,

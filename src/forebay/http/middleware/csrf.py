@@ -11,10 +11,11 @@ from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 from forebay.http.encoding import parse_query
-from forebay.http.messages import Next, Request, Response, response_of
+from forebay.http.messages import Next, Request, Response
 from forebay.http.middleware.cors import check_origin
-from forebay.http.problems import EXPECTED, problem
+from forebay.http.problems import problem
 from forebay.http.signing import Signer
+from forebay.wire.http1 import decode_path
 
 __all__ = ["CSRF"]
 
@@ -27,6 +28,8 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD = re.compile(r"[A-Za-z0-9_.-]+")
 _NONCE_BYTES = 16
 _NONCE = re.compile(r"[A-Za-z0-9_-]{22}")
+
+_SLASH = re.compile(rb"%2[Ff]")
 
 _IN_SESSION = "_csrf"
 _PURPOSE = "csrf "  # of the signatures, with the client's number
@@ -127,12 +130,10 @@ class CSRF:
             if reason:
                 request.note("csrf", reason)
                 return Response.encoded(*problem(403, f"the request may have been caused by another site: {reason}"))
-        try:
-            response = await call_next(request)
-        except EXPECTED as error:
-            response = response_of(error)
+        response = await call_next(request)
         token.closed = True
         if token.used and response.status != 101:
+            response = response.copy()  # the other may be sent to somebody else, who must not get this cookie
             response.headers.add_to_list("vary", "Cookie")
             if token.new and token.session is None:
                 response.set_cookie(self._cookie, token.nonce, secure=self._secure)
@@ -146,9 +147,10 @@ class CSRF:
     def _is_exempt(self, request: Request) -> bool:
         if self._exempts is not None:
             return self._exempts(request)
-        return bool(self._paths or self._below) and (
-            request.path in self._paths or request.path.startswith(self._below or ("\0",))
-        )
+        if not (self._paths or self._below):
+            return False
+        path = _path_of(request)
+        return path in self._paths or path.startswith(self._below or ("\0",))
 
     async def _objection(self, request: Request, nonce: str) -> str:
         """Why the request is refused; empty when it is not."""
@@ -226,6 +228,12 @@ class _Tokens:
     def field(self) -> str:
         """The hidden field of a form, as HTML."""
         return f'<input type="hidden" name="{self._field}" value="{self()}">'
+
+
+def _path_of(request: Request) -> str:
+    """The path, with slashes that are data left encoded, as routes see them: ``/hooks%2Fa`` is not below ``/hooks``."""
+    raw = request.raw_path
+    return decode_path(_SLASH.sub(b"%252F", raw)) if b"%2" in raw else request.path
 
 
 def _is_own(request: Request, origin: str) -> bool:

@@ -82,8 +82,8 @@ class JWTAuth:
     :param required: claims that must be there, beside those of ``issuer`` and ``audience``.
     :param types: what ``typ`` may be, where the token says it: so that one made for something else is not taken.
     :param scopes: what the token must allow, by its ``scope`` or ``scp``; 403 for one that does not.
-    :param identity: from the claims to ``request.identity``, plain or a coroutine function; None refuses.
-        Default: :class:`TokenIdentity`.
+    :param identity: from the claims to ``request.identity``, plain or a coroutine function; None (or False)
+        refuses. Default: :class:`TokenIdentity`.
     :param realm: what tells areas of one server apart.
     :param optional: let requests without a token pass too, with no identity. An invalid token is refused still.
     :param name: of the security scheme in the OpenAPI document.
@@ -93,8 +93,8 @@ class JWTAuth:
     """
 
     __slots__ = (
-        "_algorithms", "_audience", "_claims", "_deserialize", "_frame", "_identity", "_keys", "_leeway", "_name",
-        "_registry", "_types",
+        "_algorithms", "_audience", "_claims", "_deserialize", "_frame", "_identity", "_issuer", "_keys", "_leeway",
+        "_name", "_registry", "_types",
     )  # fmt: skip
 
     def __init__(
@@ -121,6 +121,7 @@ class JWTAuth:
             raise ValueError(f"JWTAuth: required {required!r}: must be a list of claims")
         self._frame = BearerFrame("JWTAuth", realm, scopes, optional, ("unavailable",))
         self._algorithms = tuple(algorithms)
+        self._issuer = issuer
         self._audience = audience
         self._leeway = leeway
         self._types = frozenset(one.lower() for one in types)
@@ -146,7 +147,11 @@ class JWTAuth:
             raise ValueError("JWTAuth: a JWKS that is fetched has public keys, and HS... takes secrets")
 
     def __repr__(self) -> str:
-        return f"JWTAuth(..., algorithms={list(self._algorithms)!r}, {self._frame.parameters()})"
+        keys = repr(self._keys) if isinstance(self._keys, JWKS) else f"<{len(self._keys)} keys>"  # never a key itself
+        return (
+            f"JWTAuth({keys}, algorithms={list(self._algorithms)!r}, issuer={self._issuer!r}, "
+            f"audience={self._audience!r}, leeway={self._leeway}, {self._frame.parameters()})"
+        )
 
     async def __call__(self, request: Request, call_next: Next) -> Response:
         token = self._frame.token(request)
@@ -165,7 +170,7 @@ class JWTAuth:
         identity = self._identity(claims)
         if inspect.isawaitable(identity):
             identity = await identity
-        if identity is None:
+        if identity is None or identity is False:
             return self._frame.invalid(request)
         granted = identity.scopes if isinstance(identity, TokenIdentity) else _scopes(claims) or scopes_of(identity)
         return await self._frame.admit(request, call_next, identity, granted)

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from forebay.engine.loop import now
+from forebay.http.headers import MutableHeaders
 from forebay.http.messages import Request, Response
 from forebay.http.problems import problem
 from forebay.http.request_hook import RequestHook
@@ -33,29 +34,6 @@ KeyOf = Callable[[Request], str | None]
 CostOf = Callable[[Request], int]
 
 
-class _Buckets(limits.RateLimit):
-    """Buckets of which several tokens are taken at once, and that say what is left."""
-
-    __slots__ = ()
-
-    def take_several(self, key: str, count: int, at: float) -> tuple[float, float, float]:
-        """Take ``count`` tokens: the seconds until there are so many, 0.0 when they were taken; the tokens that are
-        left; the seconds until the bucket is full."""
-        table, interval = self._full_at, self._interval
-        full_at = max(table.get(key, 0.0), at)
-        wait = full_at + (count - 1) * interval - at - self._slack
-        if count and wait <= 1e-9:  # rounding, not waiting
-            wait = 0.0
-            full_at += count * interval
-            table.pop(key, None)
-            table[key] = full_at
-            if len(table) > self.max_keys:
-                del table[next(iter(table))]
-        elif not count:
-            wait = 0.0
-        return wait, (self._slack - (full_at - at)) / interval + 1, full_at - at
-
-
 class RateLimit(RequestHook):
     """Answers 429 to those who come too often: a bucket of ``burst`` tokens for each, that ``rate`` fills again.
 
@@ -67,10 +45,10 @@ class RateLimit(RequestHook):
     :param burst: tokens that a bucket holds; default: the number in ``rate``, so ``"1000/h"`` lets a thousand come at
         once.
     :param key: who shares a bucket. ``"client"``: an IPv4 address, or an IPv6 /64, which is what one customer is given
-        (behind proxies, ``TrustedProxies`` has to find it). ``"identity"``: ``str(request.identity)``, and the client
-        for those without. Another text: the value of that header, and the client for those without; a client can
-        change it at will, unless something in front checks it. Or a function of the request; where that says None, the
-        request is not limited.
+        (behind proxies, ``TrustedProxies`` has to find it). ``"identity"``: ``str(request.identity)``, which
+        authentication further out has set, and the client for those without. Another text: the value of that header,
+        and the client for those without; a client can change it at will, unless something in front checks it. Or a
+        function of the request; where that says None, the request is not limited.
     :param cost: tokens a request takes, or a function that says so. 0: none. More than ``burst``: the whole bucket.
     :param max_keys: buckets remembered; past it, the one that was let through the longest ago is full again.
     :param name: of the policy, in the headers and the log; tells several limits apart.
@@ -110,7 +88,7 @@ class RateLimit(RequestHook):
             raise ValueError(f"RateLimit: name {name!r}: must be 1 to 64 ASCII characters without quotes and blanks")
         self._rate = rate
         self._burst = burst
-        self._buckets = _Buckets(per_second, burst, max_keys=max_keys)
+        self._buckets = limits.RateLimit(per_second, burst, max_keys=max_keys)
         self._key = key if callable(key) else _key_named(key)
         self._key_name = key if isinstance(key, str) else getattr(key, "__qualname__", "...")
         self._cost = cost
@@ -142,6 +120,17 @@ class RateLimit(RequestHook):
             return self._refuse(request, wait, state)
         self._allowed += 1
         return b"%bratelimit: %b\r\n" % (self._policy_line, state.encode()) if self._headers else None
+
+    def merge(self, headers: MutableHeaders, lines: bytes) -> None:
+        """Add the lines beside those of limits with other names. One of ours is there when the handler sends the same
+        answer again."""
+        for line in lines.decode().split("\r\n"):
+            name, _, value = line.partition(": ")
+            if name:
+                others = [other for other in headers.get_all(name) if not other.startswith(f'"{self._name}";')]
+                headers.pop(name, None)
+                for one in (*others, value):
+                    headers.add(name, one)
 
     def statistics(self) -> dict[str, int]:
         """Requests ``allowed`` and ``refused`` since the start, and the ``keys`` remembered now."""

@@ -51,8 +51,12 @@ class Session(MutableMapping[str, Any]):
             self.accessed = True
             payload = self._load()
             if payload:
-                self._values = _decode(payload)
-                self._original = payload
+                try:
+                    self._values = _decode(payload)
+                except msgspec.DecodeError as error:  # signed with our key, but no session: of another program maybe
+                    log.warning("session is not JSON, it begins empty", reason=str(error))
+                else:
+                    self._original = payload
         return self._values
 
     def _change(self) -> dict[str, Any]:
@@ -226,10 +230,11 @@ class Sessions:
             return response
         if changed is None and signed_at is not None and (rotated or self._is_old(signed_at)):
             changed = _encode(dict(session))
-        if changed is not None:
-            self._keep(response, changed, text is not None)
         session.finish("the answer was sent")
         if looked_at or changed is not None:
+            response = response.copy()  # the other may be sent to somebody else, who must not get this cookie
+            if changed is not None:
+                self._keep(response, changed, text is not None)
             _make_private(response)
         return response
 

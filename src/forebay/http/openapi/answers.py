@@ -3,6 +3,7 @@ takes, and from the middleware around it."""
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import AsyncIterable, Iterable, Mapping
@@ -38,6 +39,7 @@ _OF_MIDDLEWARE: dict[str, dict[int, str]] = {
     "JWTAuth": {**_BEARER, 503: _UNAVAILABLE},
     "BodyLimit": {413: _TOO_LARGE},
     "CSRF": {403: "The request may have been caused by another site."},
+    "ETag": {304: "What the client has is still so.", 412: "What is here is not what the request is meant for."},
     "RateLimit": {429: "Too many requests; `retry-after` says when to try again."},
     "Timeout": {504: "The answer took too long."},
 }
@@ -57,7 +59,7 @@ def answers_of(
     _add_result(found, route.signature.returns, options.status, schemas)
     errors = {**_of_inputs(route, inputs), **_of_layers(layers, method)}
     for status, text in errors.items():
-        found[str(status)] = _problem(text, problem)
+        found[str(status)] = _problem(text, problem) if status >= 400 else {"description": text}
     free = found.get("default")
     for status, said in options.responses.items():
         _add_said(found, status, said, schemas, problem, free)
@@ -79,6 +81,7 @@ def securities(layers: Iterable[HTTPMiddleware], known: dict[str, dict[str, Any]
             continue
         asked = True
         name, scheme = security()
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", name)  # what components may be called
         wanted, number = name, 1
         while known.setdefault(name, scheme) != scheme:
             number += 1
@@ -212,6 +215,8 @@ def _of_inputs(route: Route, inputs: Inputs) -> dict[int, str]:
     found: dict[int, str] = {}
     if any(parameter["in"] == "path" for parameter in inputs.parameters):
         found[404] = "There is nothing at this path."
+    if any(_is_text(parameter) for parameter in inputs.parameters if parameter["in"] == "path"):
+        found[400] = _MALFORMED  # a text may be ".." or hold a NUL, which no path may
     if inputs.body is not None:
         if inputs.can_be_unfit:
             found[400] = _MALFORMED
@@ -220,7 +225,9 @@ def _of_inputs(route: Route, inputs: Inputs) -> dict[int, str]:
             found[413] = _TOO_LARGE
     if inputs.can_be_unfit:
         found[422] = "Fields of the request do not fit; `errors` lists every one."
-    if route.uses_threads:
+    if inputs.takes_files:
+        found[507] = "There is no space left for the files."
+    if route.uses_threads or inputs.takes_files:
         found[503] = _UNAVAILABLE
     if route.timeout is not None:
         found[504] = "The answer took too long."
@@ -234,9 +241,15 @@ def _of_layers(layers: Iterable[HTTPMiddleware], method: str) -> dict[int, str]:
             each.__name__ for each in type(layer).__mro__ if each.__module__.startswith("forebay.http.middleware.")
         }
         for name in names & set(_OF_MIDDLEWARE):
-            if name != "CSRF" or method not in _SAFE:
-                found.update(_OF_MIDDLEWARE[name])
+            if (name == "CSRF" and method in _SAFE) or (name == "ETag" and method not in ("GET", "HEAD")):
+                continue
+            found.update(_OF_MIDDLEWARE[name])
     return found
+
+
+def _is_text(parameter: dict[str, Any]) -> bool:
+    schema = parameter["schema"]
+    return schema.get("type") == "string" and not {"enum", "format"} & set(schema)
 
 
 def _is_optional(layer: HTTPMiddleware) -> bool:

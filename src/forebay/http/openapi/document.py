@@ -37,7 +37,8 @@ def build_document(app: App[Any], settings: OpenAPI) -> dict[str, Any]:
     further methods in ``x-methods``, and routes for other hosts in ``x-hosts``, each with its ``servers``.
     """
     made = _Document(settings)
-    for place in _places(app):
+    # a route for any host is what stands at a path, those for some hosts beside it
+    for place in sorted(_places(app), key=lambda place: place.host is not None):
         made.add(place)
     # through JSON: types of Python's own, such as tuples in defaults, become those of JSON
     document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(made.finished()))

@@ -29,18 +29,19 @@ class Inputs:
     """The inputs of one route: its handler's and those of all its dependencies, merged.
 
     ``parameters`` and ``body`` are as the operation has them; ``body`` is None without. ``can_be_unfit``: there are
-    requests that get a 422.
+    requests that get a 422. ``takes_files``: the content may be a form with files.
 
     :param paths: the parameters of the path, in order: their names with their converters.
     """
 
-    __slots__ = ("_found", "_paths", "_schemas", "body", "can_be_unfit", "parameters")
+    __slots__ = ("_found", "_paths", "_schemas", "body", "can_be_unfit", "parameters", "takes_files")
 
     def __init__(self, binding: Binding, paths: Mapping[str, Converter], schemas: Schemas) -> None:
         self._paths = paths
         self._schemas = schemas
         self._found: dict[tuple[str, str], dict[str, Any]] = {}
         self.can_be_unfit = False
+        self.takes_files = False
         every = [binding.arguments, *(one.arguments for one in binding.dependencies if not one.shared)]
         for name, converter in paths.items():
             self._found["path", name] = {"name": name, "in": "path", "required": True, "schema": _of_path(converter)}
@@ -150,6 +151,7 @@ class Inputs:
             return None
         self.can_be_unfit = True
         parts: list[Schema] = []
+        models: list[Schema] = []
         properties: dict[str, Schema] = {}
         required: list[str] = []
         files, free = False, False
@@ -160,6 +162,7 @@ class Inputs:
                     model = self._schemas.of(bare(one.kind), "validation")
                     if model:
                         parts.append(model)
+                        models.append(self._schemas.resolved(model))
                         continue
                 for field, marker in _form_fields(one):
                     schema = _with_marker(dict(field.schema), marker)
@@ -175,7 +178,9 @@ class Inputs:
             parts.insert(0, own)
         whole = parts[0] if len(parts) == 1 else {"allOf": parts}
         names = (MULTIPART,) if files else (MULTIPART, URL_FORM) if free else (URL_FORM, MULTIPART)
-        return {"required": bool(required), "content": {name: {"schema": whole} for name in names}}
+        self.takes_files = files or free
+        needed = bool(required) or any(model.get("required") for model in models)
+        return {"required": needed, "content": {name: {"schema": whole} for name in names}}
 
 
 def _form_fields(one: TextField | Parameter) -> Iterator[tuple[Field, Any]]:

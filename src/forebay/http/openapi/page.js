@@ -111,7 +111,13 @@ function show() {
 }
 
 function follow() {
-  const box = byId(decodeURIComponent(location.hash.slice(1)));
+  let id = location.hash.slice(1);
+  try {
+    id = decodeURIComponent(id);
+  } catch {
+    return; // no link of ours
+  }
+  const box = byId(id);
   if (!box || !box.classList.contains("operation")) return;
   box.open = true;
   box.scrollIntoView({ block: "start" });

@@ -48,10 +48,15 @@ function assemble(what) {
     const texts = found === null ? [] : Array.isArray(found) ? found : [found];
     if (parameter.in === "path") {
       if (!texts.length || texts[0] === "") made.wrong.push({ control, text: `${parameter.name} is a part of the path: it cannot be empty.` });
+      if ((texts[0] ?? "").split(parameter["x-rest-of-path"] ? "/" : undefined).some((part) => part === "." || part === ".."))
+        made.wrong.push({ control, text: `${parameter.name} is a part of the path: it cannot be . or .., which stand for other paths.` });
       path = path.replaceAll(`{${parameter.name}}`, encodePath(texts[0] ?? "", parameter["x-rest-of-path"]));
     } else if (parameter.in === "query") for (const text of texts) query.push([parameter.name, text]);
     else if (parameter.in === "header") for (const text of texts) made.headers.push([parameter.name, text]);
-    else for (const text of texts) made.cookies.push([parameter.name, text]);
+    else for (const text of texts) {
+      if (text.includes(";")) made.wrong.push({ control, text: `${parameter.name} is a cookie: it cannot hold a semicolon.` });
+      made.cookies.push([parameter.name, text]);
+    }
   }
   authorize(operation, made, query);
   const encoded = query.map(([name, text]) => `${encodeURIComponent(name)}=${encodeURIComponent(text)}`).join("&");

@@ -18,6 +18,7 @@ import msgspec
 
 from forebay.http.binding.signature import bare
 from forebay.http.field_errors import record_fields
+from forebay.http.openapi.patterns import ecma_pattern
 from forebay.http.pydantic_models import encode_hook, holds_pydantic, is_pydantic, model_schema
 from forebay.http.uploads import UploadFile
 
@@ -35,6 +36,8 @@ _LOCAL = "#/$defs/"
 _SHARED = "#/components/schemas/"
 _DEEPEST = 8  # levels of what is not shared
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+_VALUES = ("const", "default", "enum", "example", "examples")  # what these hold is no schema
+_BY_NAME = ("$defs", "dependentSchemas", "patternProperties", "properties")  # and these hold schemas by names
 
 
 def plain(value: Any) -> Any:
@@ -115,9 +118,13 @@ class Schemas:
         """A component of our own; gives the reference to it."""
         return self._shared({"$ref": _LOCAL + name}, {name: {"title": name, **schema}})
 
+    def resolved(self, schema: Schema) -> Schema:
+        """The component that a schema refers to, or itself."""
+        return self.components.get(schema.get("$ref", "").removeprefix(_SHARED), schema)
+
     def _of_model(self, kind: Any, mode: Mode) -> Schema:
         try:
-            schema = model_schema(kind, _LOCAL + "{model}", mode=mode)
+            schema = _spoken(model_schema(kind, _LOCAL + "{model}", mode=mode))
         except Exception:  # a field that has no schema: pydantic has no base of its errors
             return {}
         shared = schema.pop("$defs", {})
@@ -166,7 +173,35 @@ def _described(kind: Any, hook: Any = None) -> tuple[Schema, dict[str, Schema]]:
         (schema,), shared = msgspec.json.schema_components((kind,), schema_hook=foreign, ref_template=_LOCAL + "{name}")
     except TypeError:  # there is no such schema: any value
         return {}, {}
-    return schema, shared
+    return _spoken(schema), {name: _spoken(one) for name, one in shared.items()}
+
+
+def _spoken(schema: Any) -> Any:
+    """``schema`` as JSON has it, and ECMA-262: patterns in that language, or in words; no default that is infinite."""
+    if isinstance(schema, list | tuple):
+        return [_spoken(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made: dict[str, Any] = {}
+    for key, part in schema.items():
+        if key in _VALUES:
+            if not (isinstance(part, float) and not math.isfinite(part)):
+                made[key] = part
+        elif key in _BY_NAME and isinstance(part, dict):
+            names = {name: ecma_pattern(name) if key == "patternProperties" else name for name in part}
+            made[key] = {written: _spoken(part[name]) for name, written in names.items() if written is not None}
+        else:
+            made[key] = _spoken(part)
+    pattern = made.get("pattern")
+    if isinstance(pattern, str):
+        written = ecma_pattern(pattern)
+        if written is not None:
+            made["pattern"] = written
+        else:
+            del made["pattern"]
+            words = f"Matches the regular expression `{pattern}`."
+            made["description"] = f"{made['description']}\n\n{words}" if made.get("description") else words
+    return made
 
 
 def _model_fields(record: Any) -> Iterator[tuple[str, Any]]:
@@ -221,11 +256,18 @@ def _renamed(schema: Any, names: dict[str, str]) -> Any:
     for key, part in schema.items():
         if key == "$ref" and isinstance(part, str) and part.startswith(_LOCAL):
             made[key] = _SHARED + names[part.removeprefix(_LOCAL)]
-        elif key == "mapping" and isinstance(part, dict):  # of a discriminator: from tag to reference
-            made[key] = {tag: _renamed({"$ref": ref}, names)["$ref"] for tag, ref in part.items()}
+        elif tags := _tags(key, part):
+            made[key] = {**part, "mapping": {tag: _renamed({"$ref": ref}, names)["$ref"] for tag, ref in tags.items()}}
         else:
             made[key] = _renamed(part, names)
     return made
+
+
+def _tags(key: str, part: Any) -> dict[str, str]:
+    """The references of a discriminator, by tag; none where that is the name of a field."""
+    if key != "discriminator" or not isinstance(part, dict) or not isinstance(part.get("propertyName"), str):
+        return {}
+    return dict(part.get("mapping", {}))
 
 
 def _canonical(name: str, shared: dict[str, Schema]) -> str:
@@ -247,8 +289,8 @@ def _references(schema: Any) -> Iterator[str]:
         for key, part in sorted(schema.items()):
             if key == "$ref" and isinstance(part, str) and part.startswith(_LOCAL):
                 yield part.removeprefix(_LOCAL)
-            elif key == "mapping" and isinstance(part, dict):
-                yield from (ref.removeprefix(_LOCAL) for ref in part.values())
+            elif tags := _tags(key, part):
+                yield from (ref.removeprefix(_LOCAL) for ref in tags.values())
             else:
                 yield from _references(part)
     elif isinstance(schema, list | tuple):
