@@ -9,6 +9,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -29,7 +30,7 @@ from forebay.http import Exchange, HTTPServer, Receiver, ServerLimits, ServerTim
 from forebay.http.access_log import AccessLog
 from forebay.http.websocket import WebSocketSettings
 from tests.engine.connecting import client_context, server_tls
-from tests.support import RawClient, eventually, open_descriptors, raw_client
+from tests.support import RawClient, eventually, open_descriptors, raw_client, running
 
 TEXT = b"content-type: text/plain\r\n"
 
@@ -392,6 +393,42 @@ async def test_a_timeout_that_is_over_is_answered_and_counted(
             assert server.refused_by == {reason: 1}
         else:
             assert reason in server.statistics()["connections"]["closed"]
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize(
+    ("begun", "rest"),
+    [
+        (b"", _GET + b"\r\n"),
+        (_GET, b"\r\n"),
+        (_GET + b"\r\n", _GET + b"\r\n"),
+        (b"POST /", b" HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx", b"y"),
+    ],
+)
+async def test_a_loop_that_stood_still_reads_before_it_cuts(begun: bytes, rest: bytes) -> None:
+    """What a client has sent in time is not late: a first request, the rest of one, the next one, content."""
+    timeouts = ServerTimeouts(head=0.4, idle=0.4, body=0.4)
+    app = App("echo", body_limit=10)
+
+    @app.route("/", ["GET", "POST"])
+    async def root(content: bytes) -> bytes:
+        return content
+
+    @app.get("/busy")
+    def busy() -> None:
+        client.writer.write(rest)  # it is in the kernel with that
+        time.sleep(0.9)  # whatever holds up a loop
+
+    server = HTTPServer(app, bind="http://127.0.0.1:0", timeouts=timeouts)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(running(server))
+        client, other = [await stack.enter_async_context(raw_client(server.addresses[0].port)) for _ in range(2)]
+        await client.send(begun)
+        if begun.endswith(b"a\r\n\r\n"):
+            assert (await client.response())[0] == 200
+        assert (await other.get("/busy"))[0] == 204
+        assert (await client.response())[0] == 200
 
 
 async def test_content_that_comes_too_slowly_on_average_is_refused() -> None:

@@ -41,6 +41,8 @@ T = TypeVar("T")
 RESOLUTION = 0.1
 """Seconds per tick of the loop's timer wheel."""
 
+_TO_READ = 0.01  # seconds that a late tick leaves to the sockets
+
 TURN = 1024 * 1024
 """Bytes that handlers send, all together, before the loop has its turn. Whoever sends on and on to a peer that takes it
 all, or is gone, never waits otherwise: nobody else would be served, and nobody would hear that it is gone."""
@@ -121,14 +123,17 @@ class Ticker(TimerWheel[Timed]):
 
     ``done`` is a future that is done: what is returned, instead of a coroutine, where there is nothing to wait for.
     ``corks`` are the connections whose writes wait for the end of the turn.
+    When the loop has stood still, what peers have sent meanwhile is read before anybody's time is over.
     ``credit`` is how many bytes more may be sent by who never waits, before the loop has its turn: see :data:`TURN`.
     """
 
-    __slots__ = ("__weakref__", "_ticking", "corks", "credit", "done")
+    __slots__ = ("__weakref__", "_due", "_gave_way", "_ticking", "corks", "credit", "done")
 
     def __init__(self) -> None:
         super().__init__(RESOLUTION, now())
         self._ticking = False
+        self._due = 0.0  # when the next tick is
+        self._gave_way = False
         self.corks = Corks()
         self.credit = TURN
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -156,17 +161,26 @@ class Ticker(TimerWheel[Timed]):
         if not self._ticking:
             self.read()
             self._ticking = True
-            asyncio.get_running_loop().call_later(RESOLUTION, self._tick)
+            self._tick_in(RESOLUTION)
         self.add(entry)
 
+    def _tick_in(self, seconds: float) -> None:
+        self._due = now() + seconds
+        asyncio.get_running_loop().call_later(seconds, self._tick)
+
     def _tick(self) -> None:
-        for entry in self.advance(now()):
+        at = now()
+        self._gave_way = at - self._due > RESOLUTION and not self._gave_way
+        if self._gave_way:
+            self._tick_in(_TO_READ)  # timers come before sockets in a turn
+            return
+        for entry in self.advance(at):
             try:
                 entry.on_expired()
             except Exception:
                 log.exception("timer failed", entry=repr(entry))  # the other entries must have their turn
         if self:
-            asyncio.get_running_loop().call_later(RESOLUTION, self._tick)
+            self._tick_in(RESOLUTION)
         else:
             self._ticking = False
 
