@@ -16,6 +16,7 @@ from forebay.http import App, HTTPServer, Next, Request, Response, StaticFiles, 
 from forebay.http.middleware import CORS, SecurityHeaders, Sessions
 from forebay.testing import TestClient
 from tests.http.middleware.served import serving
+from tests.support import raw_client
 
 USER: ContextVar[str] = ContextVar("USER", default="nobody")
 
@@ -189,8 +190,8 @@ async def test_a_preflight_is_answered_by_the_group_of_its_method() -> None:
         assert "access-control-allow-origin" not in (await client.ask("/x/y", asks[0], method="OPTIONS")).headers
 
 
-async def test_an_app_is_served_once() -> None:
-    """By one loop; a part that is mounted in two parts is started once."""
+async def test_an_app_with_several_servers_has_one_life() -> None:
+    """It begins with the first and ends with the last, also where a part is mounted in two parts."""
     entered: list[str] = []
 
     def lifespan(app: App[Any]) -> AbstractAsyncContextManager[None]:
@@ -208,12 +209,47 @@ async def test_an_app_is_served_once() -> None:
     other.mount("/shared", shared)
     app.mount("/one", one)
     app.mount("/other", other)
-    async with serving(app):
-        second = HTTPServer(app, bind="http://127.0.0.1:0")
-        with pytest.raises(RuntimeError, match=r"<App app .*is served already: stop that server"):
-            await second.start()
-    assert entered == ["in app", "in shared", "out shared", "out app"]
-    async with serving(app) as client:  # again, when the first has ended
+    both = ["in app", "in shared"]
+    servers = [HTTPServer(app, bind="http://127.0.0.1:0") for _ in range(3)]
+    await asyncio.gather(*(server.start() for server in servers))
+    assert entered == both
+    for server in servers[:2]:
+        await server.drain()
+        await server.stop()
+    assert entered == both
+    async with raw_client(servers[2].addresses[0].port) as client:
+        assert (await client.get("/nothing"))[0] == 404
+    await servers[2].stop()
+    assert entered == [*both, "out shared", "out app"]
+    async with serving(app):  # again
+        assert entered[4:] == both
+
+
+async def test_a_start_that_fails_fails_for_all_servers() -> None:
+    """And may be tried again."""
+    begun, go, broken = asyncio.Event(), asyncio.Event(), True
+
+    @asynccontextmanager
+    async def lifespan(app: App[Any]) -> Any:
+        begun.set()
+        await go.wait()
+        if broken:
+            raise LookupError("no database")
+        yield
+
+    app: App[Any] = App(lifespan=lifespan)
+    servers = [HTTPServer(app, bind="http://127.0.0.1:0") for _ in range(2)]
+    first = asyncio.create_task(servers[0].start())
+    await begun.wait()
+    second = asyncio.create_task(servers[1].start())
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(LookupError, match="no database"):
+        await first
+    with pytest.raises(RuntimeError, match=r"<App app .*could not be started"):
+        await second
+    broken = False
+    async with serving(app) as client:
         assert (await client.ask("/nothing")).status == 404
 
 

@@ -611,7 +611,7 @@ def test_options_that_cannot_be() -> None:
         lambda: app.route("/", "GET"),
         lambda: Group("x"),
         lambda: Group("/x/"),
-        lambda: app.mount("/", App()),
+        lambda: app.mount("/x/", App()),
         lambda: app.mount("x", App()),
         lambda: app.get("x")(first),
         lambda: app.get("")(first),

@@ -41,8 +41,6 @@ T = TypeVar("T")
 RESOLUTION = 0.1
 """Seconds per tick of the loop's timer wheel."""
 
-_TO_READ = 0.01  # seconds that a late tick leaves to the sockets
-
 TURN = 1024 * 1024
 """Bytes that handlers send, all together, before the loop has its turn. Whoever sends on and on to a peer that takes it
 all, or is gone, never waits otherwise: nobody else would be served, and nobody would hear that it is gone."""
@@ -123,7 +121,8 @@ class Ticker(TimerWheel[Timed]):
 
     ``done`` is a future that is done: what is returned, instead of a coroutine, where there is nothing to wait for.
     ``corks`` are the connections whose writes wait for the end of the turn.
-    When the loop has stood still, what peers have sent meanwhile is read before anybody's time is over.
+    After the loop has stood still for longer than a tick, what expired meanwhile is looked at a tick later, when what
+    peers had sent was read.
     ``credit`` is how many bytes more may be sent by who never waits, before the loop has its turn: see :data:`TURN`.
     """
 
@@ -170,11 +169,11 @@ class Ticker(TimerWheel[Timed]):
 
     def _tick(self) -> None:
         at = now()
-        self._gave_way = at - self._due > RESOLUTION and not self._gave_way
-        if self._gave_way:
-            self._tick_in(_TO_READ)  # timers come before sockets in a turn
-            return
+        late = self._gave_way = at - self._due > RESOLUTION and not self._gave_way
         for entry in self.advance(at):
+            if late:  # timers come before sockets in a turn: what its peer has sent is to be read first
+                self.add(entry)
+                continue
             try:
                 entry.on_expired()
             except Exception:

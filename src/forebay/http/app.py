@@ -12,7 +12,7 @@ import structlog
 
 from forebay.engine.eager import EagerTasks
 from forebay.engine.loop import Cancelled, Ticker, ticker
-from forebay.engine.tasks import Tasks
+from forebay.engine.tasks import Gate, Tasks
 from forebay.errors import ExecutorStopped, ProtocolError
 from forebay.http.background import BackgroundWork
 from forebay.http.call import Call, Releases
@@ -116,6 +116,8 @@ class App(Group, Generic[S]):
         self._lifespan = lifespan
         self._stack: AsyncExitStack | None = None
         self._home: Ticker | None = None  # of the loop that serves it
+        self._servers = 0
+        self._ready = Gate()
         self._router: Router[Route] = Router(converters)
         self._routes: list[Route] = []
         self._names: dict[str, list[Route]] = {}
@@ -259,17 +261,21 @@ class App(Group, Generic[S]):
     # -- life
 
     async def startup(self) -> None:
-        """Enter the lifespan. Called by the server before it listens.
+        """Enter the lifespan. Called by each server before it listens; for all but the first there is nothing to do.
 
-        :raises RuntimeError: it is served already, by this loop.
+        :raises RuntimeError: the start by another server, at the same time, has failed.
         """
-        if self.is_served:
-            raise RuntimeError(f"{self!r} is served already: stop that server, or give it several addresses to bind")
-        self._home = ticker()
-        self.freeze()
-        self.eager = EagerTasks()  # a loop that was given up may have the task of the last one
+        if self._home is ticker():  # a loop that was given up does not count
+            self._servers += 1
+            await self._ready.wait()
+            if self._stack is None:
+                raise RuntimeError(f"{self!r} could not be started")
+            return
+        self._home, self._servers, self._ready = ticker(), 1, Gate()
+        self.eager = EagerTasks()
         async with AsyncExitStack() as stack:
             stack.callback(self._thaw)  # when it fails
+            self.freeze()
             await self.background.start()
             stack.push_async_callback(self.background.stop)
             await self._threads.start()
@@ -278,27 +284,28 @@ class App(Group, Generic[S]):
             await life.begin()
             stack.push_async_callback(life.end)
             for mounted in self._mounts:
-                if not getattr(mounted, "is_served", False):  # it may be a part of another mounted application as well
-                    await mounted.startup()
-                    stack.push_async_callback(mounted.shutdown)
+                await mounted.startup()
+                stack.push_async_callback(mounted.shutdown)
             self._stack = stack.pop_all()
-
-    @property
-    def is_served(self) -> bool:
-        """Whether the running loop serves it, or is about to. A loop that was given up does not count."""
-        return self._home is ticker()
+            self._ready.open()
 
     def _thaw(self) -> None:
         self._frozen = False
         self._home = None
         self.scoped = {}
+        self._ready.open()
 
     async def drain(self) -> None:
         """Finish the work that was left for after responses. Called by the server when all are sent."""
-        await self.background.drain()
+        if self._servers <= 1:
+            await self.background.drain()
 
     async def shutdown(self) -> None:
-        """Wait for handlers that were cancelled, then leave the lifespan. Called by the server when it stops."""
+        """Wait for handlers that were cancelled, then leave the lifespan. Called by the server when it stops; all is
+        done by the last one."""
+        self._servers -= 1
+        if self._servers > 0:
+            return
         await self.socket_tasks.cancel()
         await self.cancelled.join()
         await self.releases.join(self.name)

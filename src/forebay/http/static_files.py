@@ -3,7 +3,7 @@
 ::
 
     app.mount("/assets", StaticFiles("dist/assets", immutable=r"-[0-9a-f]{8}\\."))
-    app.mount("/app", StaticFiles("dist", fallback="index.html"))
+    app.mount("/", StaticFiles("dist", fallback="index.html"))
 
 Ranges, conditional requests, entity tags and sendfile are :class:`~forebay.http.files.FileResponse`'s. As there, files
 are looked for and opened on the loop, and what was found is looked at again after a second.
