@@ -29,6 +29,7 @@ class Crowd:
         self.asked = 0
         self.slowest = 0.0
         self.now_with: list[int] = [0] * CONNECTIONS  # the pid of the worker that each is connected to
+        self.clients: dict[int, RawClient] = {}
         self.ended: list[int] = []  # the pid of the worker, for each connection that ended
         self.failed: list[str] = []  # connections that ended before an answer
         self.killed_at = -SLOW
@@ -44,6 +45,7 @@ class Crowd:
                 self.failed.append(f"not connected: {error!r}")
                 continue
             pid = 0
+            self.clients[number] = client
             try:
                 while self.running and (found := await self.ask(client)):
                     assert found == (pid or found), "one connection was answered by two workers"
@@ -77,11 +79,21 @@ class Crowd:
         tasks = [asyncio.create_task(crowd.client(number)) for number in range(CONNECTIONS)]
         try:
             await eventually(lambda: all(crowd.now_with), timeout=SLOW)
+            await crowd.spread({info.pid for info in supervisor.workers})
             yield crowd
         finally:
             crowd.running = False
             await asyncio.wait_for(asyncio.gather(*tasks), SLOW)
         assert crowd.failed == []
+
+    async def spread(self, pids: set[int]) -> None:
+        """See that each of ``pids`` has some of the connections: the worker that was up first may have taken all."""
+        while not pids <= set(self.now_with):
+            for client in list(self.clients.values())[::2]:
+                client.writer.close()
+            await self.some_more()
+            self.ended.clear()
+            self.failed.clear()
 
     async def some_more(self) -> None:
         """Let everybody ask on for a while."""
