@@ -110,7 +110,7 @@ def test_a_default_that_fails_is_no_fault_of_the_client() -> None:
     """What the program gets wrong is not told as an error of the content."""
 
     class Broken(msgspec.Struct):
-        n: int = msgspec.field(default_factory=lambda: int([]))  # type: ignore[call-overload]
+        n: int = msgspec.field(default_factory=lambda: int([]))  # type: ignore[call-overload]  # it fails
 
     with pytest.raises(TypeError, match="int\\(\\) argument"):
         content_decoder(Broken)(b"{}", b"application/json")
@@ -129,7 +129,7 @@ async def test_a_content_of_null() -> None:
     def needed(window: Window) -> list[Any]:
         return [window]
 
-    def missing(window: Window = None) -> list[Any]:  # type: ignore[assignment]
+    def missing(window: Window = None) -> list[Any]:  # type: ignore[assignment]  # as many write it
         return [window]
 
     for allowing in (record, number):

@@ -285,7 +285,7 @@ async def test_under_another_server() -> None:
             return {"type": "http.request", "body": b"", "more_body": False}
 
         async def send(message: dict[str, Any]) -> None:
-            sent.append(message)  # noqa: B023 - called before the next turn
+            sent.append(message)  # noqa: B023  # called before the next turn
 
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",

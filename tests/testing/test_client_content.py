@@ -107,15 +107,15 @@ async def test_one_content_only(client: TestClient) -> None:
         await client.post("/mirror", content=5)  # type: ignore[arg-type]  # that is the point
     for file in ("text", ("a.txt", "text"), ("a.txt", "text", "text/plain")):
         with pytest.raises(TypeError, match="file 'a': its content must be bytes, not str"):
-            await client.post("/mirror", files={"a": file})  # type: ignore[dict-item]
+            await client.post("/mirror", files={"a": file})  # type: ignore[dict-item]  # what is refused
 
 
 async def test_an_option_that_is_none(client: TestClient) -> None:
     """It is refused by name, and not left out: content would be missing without a word."""
     with pytest.raises(TypeError, match="POST /mirror: there is no option data; there are params, headers, cookies"):
-        await client.post("/mirror", data={"a": 1})  # type: ignore[call-arg]
+        await client.post("/mirror", data={"a": 1})  # type: ignore[call-arg]  # what is refused
     with pytest.raises(TypeError, match="there is no option auth, verify"):
-        async with client.stream("GET", "/mirror", auth=1, verify=2):  # type: ignore[call-arg]
+        async with client.stream("GET", "/mirror", auth=1, verify=2):  # type: ignore[call-arg]  # what is refused
             pass
 
 

@@ -207,7 +207,7 @@ def _json_notes(notes: dict[str, Any]) -> str:
 def _in_json(value: Any) -> Any:
     try:
         msgspec.json.encode(value, enc_hook=str)
-    except Exception:
+    except Exception:  # whatever its own __str__ raises, too: a note must not cost the line
         return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else ascii(value)
     return value
 
