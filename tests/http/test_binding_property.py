@@ -88,7 +88,7 @@ KINDS: dict[str, tuple[Any, st.SearchStrategy[Text], list[str]]] = {
     "bool": (
         bool,
         st.sampled_from([("true", True), ("false", False), ("1", True), ("0", False)]),
-        ["yes", "2", "on", "truee"],
+        ["yes", "2", "off", "truee"],  # "on" is a box of a form that was ticked
     ),
     "UUID": (UUID, st.uuids().map(lambda key: (str(key), key)), ["5", "x" * 36]),
     "date": (date, st.dates().map(lambda day: (day.isoformat(), day)), ["2026-02-30", "today", "20260101x"]),
