@@ -19,6 +19,8 @@ from structlog.testing import capture_logs
 from forebay.engine.blocked import BlockedLoopReporter
 from tests.support import eventually
 
+pytestmark = pytest.mark.alone
+
 THRESHOLD = 0.1
 Logs = list[Any]
 

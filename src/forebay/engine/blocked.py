@@ -3,7 +3,8 @@
 The thread looks at the stack of the loop's thread twice per threshold. Where a call of the loop is at work, it
 asks the loop for a sign of life, which comes before the loop makes another call of the same coroutine; when the same
 call is still at work at the next looks, and there was no sign, it blocks. An idle loop is not woken for that, and on a
-busy one it costs one callback per look.
+busy one it costs a callback per look and a few beats of a timer: a thread can wait for the interpreter's lock for as
+long as the loop makes short turns, and only the beats tell that from one long call.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _LOOKS = 2  # per threshold: waking up is what it costs, and more often than tha
 _CLOSE_LOOKS = 5  # where a call was found at work
 _DEEPEST = 40  # frames of a stack that are told
 _RATE = 10.0  # seconds between two reports about the same line
+_IDLE = 0.1  # of its time that a loop is at work which needs no beats
 _LATE = 0.02  # seconds that a look may be late without a reason to ask why
 
 
@@ -63,8 +65,8 @@ class BlockedLoopReporter:
     """
 
     __slots__ = (
-        "_base", "_cpu_clock", "_ident", "_loop", "_seen_cpu", "_sparing", "_stopped", "_suspect", "_thread",
-        "count", "seconds", "threshold",
+        "_base", "_beaten_at", "_busy", "_cpu_clock", "_ident", "_loop", "_seen_cpu", "_sparing", "_stopped",
+        "_suspect", "_thread", "_timer", "count", "seconds", "threshold",
     )  # fmt: skip
 
     def __init__(self, threshold: float = 0.25) -> None:
@@ -79,6 +81,9 @@ class BlockedLoopReporter:
         self._suspect: _Suspect | None = None
         self._base: CodeType | None = None
         self._seen_cpu = 0.0
+        self._busy = False  # at the last look, or before it
+        self._beaten_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         state = "stopped" if self._thread is None else "running"
@@ -106,6 +111,10 @@ class BlockedLoopReporter:
         if thread is not None:
             self._stopped.release()
             thread.join(1.0)  # it does not wait for anything else
+            self._busy = False
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
     def statistics(self) -> dict[str, Any]:
         """How often the loop was blocked, and for how many seconds altogether."""
@@ -117,6 +126,19 @@ class BlockedLoopReporter:
         """Remember the function below all calls of the loop: of asyncio's, which runs one; or that which runs uvloop,
         which shows none of its own."""
         self._base = sys._getframe(1).f_code
+
+    def _sign(self) -> None:
+        """A sign of life, and the first of the beats, unless there are any."""
+        self._beaten_at = at = now()
+        suspect = self._suspect
+        if suspect is not None and suspect.alive_at is None:
+            suspect.alive_at = at
+        if self._timer is None and self._busy:
+            self._timer = self._loop.call_later(self.threshold / _CLOSE_LOOKS, self._beat)
+
+    def _beat(self) -> None:
+        self._timer = None
+        self._sign()
 
     # -- in the thread
 
@@ -142,9 +164,11 @@ class BlockedLoopReporter:
         """Why was this look late? When the loop's thread has been at work, it has kept the interpreter's lock: the
         seconds that this took, above zero. Else the whole process stood still: the seconds, below zero."""
         before, self._seen_cpu = self._seen_cpu, self._cpu()
+        worked = self._seen_cpu - before
+        self._busy = worked > wait * _IDLE
         if late < _LATE:
             return 0.0
-        worked = self._seen_cpu - before - wait  # at least; it may have been at work while we meant to wait
+        worked -= wait  # at least; it may have been at work while we meant to wait
         return late if worked >= late / 4 else -late  # a quarter: others may want the processor, too
 
     def _cpu(self) -> float:
@@ -167,14 +191,12 @@ class BlockedLoopReporter:
             self._suspect = None
         frame = self._call(self._stack())
         if frame is not None:
-            self._suspect = suspect = _Suspect(frame, at - max(0.0, late))
+            self._busy = True
+            self._suspect = suspect = _Suspect(frame, max(at - max(0.0, late), self._beaten_at))
             if at - suspect.since >= self.threshold:
                 self._report(suspect, at)
-            self._loop.call_soon_threadsafe(self._alive, suspect)
-
-    @staticmethod
-    def _alive(suspect: _Suspect) -> None:
-        suspect.alive_at = now()
+        if frame is not None or (self._busy and self._timer is None):
+            self._loop.call_soon_threadsafe(self._sign)
 
     def _stack(self) -> FrameType | None:
         return sys._current_frames().get(self._ident)
