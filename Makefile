@@ -29,7 +29,8 @@ test: lint ## lint, types, layers, tests and the examples of the documentation
 	@tools/need haproxy haproxy
 	@tools/need slowhttptest slowhttptest
 	@tools/need chromium chromium
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations=15
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations=15 -m "not alone"
+	$(BIN)/python -m pytest -q -m alone
 
 lint: $(DEV_READY) ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ LOOPS: dict[str, LoopFactory] = {"uvloop": uvloop.new_event_loop, "asyncio": asy
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the project's markers."""
     config.addinivalue_line("markers", "both_loops: the test runs under uvloop and under the standard library's loop")
+    config.addinivalue_line("markers", "alone: the test measures times, and runs after the others, with nothing beside")
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:

@@ -46,7 +46,7 @@ from tests.http.fault_clients import (
 from tests.http.websockets_kit import Opcode, closing, frame, request
 from tests.support import RawClient
 
-pytestmark = [pytest.mark.both_loops, pytest.mark.timeout(120 + fault_clients.ROUNDS // 20)]
+pytestmark = [pytest.mark.both_loops, pytest.mark.alone, pytest.mark.timeout(120 + fault_clients.ROUNDS // 20)]
 
 GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /%b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"

@@ -29,7 +29,7 @@ QUIET = SECONDS / 5  # seconds measured before the attack
 P99 = 0.1
 """Seconds within which 99 of 100 answers have come, over connections that are open and over new ones."""
 
-pytestmark = pytest.mark.timeout(60 + 4 * SECONDS)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(60 + 4 * SECONDS)]
 
 
 @dataclass
