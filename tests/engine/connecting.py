@@ -153,7 +153,8 @@ async def deaf_client(port: int, *, host: str = "127.0.0.1") -> AsyncIterator[so
     with socket.socket() as sock:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        await asyncio.wait_for(loop.sock_connect(sock, (host, port)), 5)
+        async with asyncio.timeout(5):  # Python 3.11's wait_for may lose a cancellation
+            await loop.sock_connect(sock, (host, port))
         yield sock
 
 
