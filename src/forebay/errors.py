@@ -17,12 +17,14 @@
     │   └── ValidationError       input that does not fit; lists every field
     ├── DeadlineExceeded          the time given to a piece of work is over
     ├── Overloaded                a limit refused the work before it began
+    │   └── PoolExhausted         everything of a pool is held; names the holders
     ├── ChannelClosed             nothing more goes through a channel between tasks
     ├── ExecutorStopped           the executor of a job drains or was stopped
     ├── NotTransferable           what a job takes or gives cannot cross to another process
     ├── ProcessDied               the process that ran a job ended before the job did
     └── UpstreamError             whoever we called failed
         ├── NoTarget              nobody is left to call
+        ├── CircuitOpen           it failed too often to be called just now
         ├── ConnectFailed         no connection came about
         │   ├── ConnectTimeout
         │   └── TLSFailed         connected, but not securely
@@ -48,6 +50,7 @@ from typing import Any
 
 __all__ = [
     "ChannelClosed",
+    "CircuitOpen",
     "ConfigError",
     "ConnectFailed",
     "ConnectTimeout",
@@ -64,6 +67,7 @@ __all__ = [
     "NoTarget",
     "NotTransferable",
     "Overloaded",
+    "PoolExhausted",
     "Problem",
     "ProcessDied",
     "ProtocolError",
@@ -253,9 +257,17 @@ class ValidationError(HTTPError):
 
 
 class DeadlineExceeded(ForebayError):
-    """The time that was given to a piece of work is over."""
+    """The time that was given to a piece of work is over.
+
+    :param inherited: it was the time of the caller, and not what was given to this piece of work alone: nobody here is
+        to blame, and there is no time left to try again.
+    """
 
     retry = RetryClass.MAYBE
+
+    def __init__(self, message: str, *, inherited: bool = False) -> None:
+        self.inherited = inherited
+        super().__init__(message, retry=RetryClass.NEVER if inherited else None)
 
 
 class Overloaded(ForebayError):
@@ -267,6 +279,17 @@ class Overloaded(ForebayError):
         self.limit = limit
         self.retry_after = retry_after
         super().__init__(message)
+
+
+class PoolExhausted(Overloaded):
+    """Nothing of a pool came free in time. ``holders`` says who has it all: one line each, with the task, how long it has
+    held it, and ``FILE:LINE`` of where it took it."""
+
+    def __init__(
+        self, limit: str, message: str, *, holders: Sequence[str] = (), retry_after: float | None = None
+    ) -> None:
+        self.holders = tuple(holders)
+        super().__init__(limit, message, retry_after=retry_after)
 
 
 class ChannelClosed(ForebayError):
@@ -307,6 +330,20 @@ class NoTarget(UpstreamError):
 
     retry = RetryClass.SAFE
     status = 503
+
+
+class CircuitOpen(UpstreamError):
+    """The breaker of a target is open: it failed too often, and is left alone for a while. Nothing was sent.
+
+    :param retry_after: seconds until it is tried again.
+    """
+
+    retry = RetryClass.SAFE
+    status = 503
+
+    def __init__(self, message: str, *, target: str = "", retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message, target=target)
 
 
 class ConnectFailed(UpstreamError):

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from forebay.errors import (
+    CircuitOpen,
     DeadlineExceeded,
     HTTPError,
     Overloaded,
@@ -70,7 +71,7 @@ def problem_of(error: BaseException) -> tuple[int, bytes, bytes]:
         return problem(error.status, error.detail, title=error.title, headers=error.headers)
     if isinstance(error, ProtocolError):
         return problem(error.status, str(error))
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | CircuitOpen):
         wait = error.retry_after
         return problem(503, headers=() if wait is None else (("retry-after", str(max(0, math.ceil(wait)))),))
     if isinstance(error, UpstreamError):
