@@ -55,3 +55,13 @@ def test_a_negative_life() -> None:
     """It makes no sense."""
     with pytest.raises(ValueError, match="good_life"):
         ReconnectSchedule(Backoff(), good_life=-1)
+
+
+def test_the_jitter_is_the_backoffs() -> None:
+    """Without jitter the waits are known; decorrelated ones grow from the wait before, and begin anew."""
+    schedule = ReconnectSchedule(Backoff(0.1, 2.0, 10.0, "none"))
+    assert [schedule.ended(0.0) for _ in range(3)] == pytest.approx([0.1, 0.2, 0.4])
+    schedule = ReconnectSchedule(Backoff(0.1, 2.0, 10.0, "decorrelated"), source=Fixed(1.0))
+    assert [schedule.ended(0.0) for _ in range(6)] == pytest.approx([0.3, 0.9, 2.7, 8.1, 10, 10])
+    schedule.connected(10.0)
+    assert schedule.ended(20.0) == pytest.approx(0.3)

@@ -23,7 +23,7 @@ class Route:
         self.name = config.name
         self.upstream = upstream
         self.timeout = config.timeout
-        self.retry = Retry(config.retry.attempts)
+        self.retry = Retry(config.retry.attempts, backoff=None)  # on another target: nothing to wait for
         self.strip_prefix = (config.strip_prefix or "").rstrip("/")
         self.filters = make_filters(config.filters, heads)
         self.statuses = [0] * 600  # by status
