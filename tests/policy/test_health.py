@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from forebay.policy.health import ActiveHealth, PassiveHealth, Standing
 
 
@@ -102,3 +104,113 @@ def test_active_health_says_down() -> None:
     health = ActiveHealth(rise=1, fall=2)
     assert [health.result(False), health.result(False)] == [False, True]
     assert not health.up
+
+
+def test_what_took_it_out() -> None:
+    """With figures and the last reason; a failed probe is added; nothing while it is up."""
+    health = PassiveHealth(max_fails=3, fail_timeout=10.0)
+    assert not health.why()
+    for reason in ("timeout", "timeout", "connect-failed"):
+        health.failure(100.0, reason)
+    assert health.why() == "3 failures within 10 s: connect-failed"
+    health.failure(101.0, "late")
+    assert health.why() == "3 failures within 10 s: connect-failed"
+    health.begin(110.0)
+    health.failure(110.0, "timeout")
+    assert health.why() == "3 failures within 10 s, 1 failed probe since: timeout"
+    health.begin(120.0)
+    health.success()
+    assert not health.why()
+    once = PassiveHealth()
+    once.failure(100.0)
+    assert once.why() == "1 failure within 10 s"
+
+
+def test_switched_off_it_stays_up() -> None:
+    """At once, and whatever comes; failures are counted all the same. Switched on, it begins anew."""
+    health = PassiveHealth(max_fails=2, fail_timeout=10.0)
+    health.failure(100.0)
+    health.failure(100.0)
+    health.enabled = False
+    assert health.standing is Standing.UP
+    assert not any(health.failure(100.0, "closed") for _ in range(5))
+    assert health.allows(100.0)
+    assert health.statistics()["failures"] == {"": 2, "closed": 5}
+    health.enabled = True
+    assert not health.failure(101.0)
+    assert health.failure(101.0)
+    assert not PassiveHealth(enabled=False).failure(100.0)
+
+
+def test_passive_statistics() -> None:
+    """How it stands, and what was counted; a reset does not take counts back."""
+    health = PassiveHealth(max_fails=1, fail_timeout=10.0)
+    health.failure(100.0, "timeout")
+    health.begin(110.0)
+    assert json.loads(json.dumps(health.statistics())) == {
+        "enabled": True,
+        "standing": "probing",
+        "why": "1 failure within 10 s: timeout",
+        "fails": 1,
+        "failures": {"timeout": 1},
+        "ejections": 1,
+        "probes": 1,
+        "returns": 0,
+    }
+    health.success()
+    health.reset()
+    assert health.statistics()["returns"] == 1
+    assert health.statistics()["failures"] == {"timeout": 1}
+
+
+def test_reasons_are_bounded() -> None:
+    """A caller that invents a reason for each failure does not fill the memory."""
+    health = PassiveHealth(max_fails=0)
+    for n in range(1000):
+        health.failure(100.0, f"reason {n}")
+    failures = health.statistics()["failures"]
+    assert len(failures) == 33
+    assert sum(failures.values()) == 1000
+    assert failures["other"] == 968
+
+
+def test_why_checks_took_it_out() -> None:
+    """How many in a row, as of now, and what the last one said."""
+    health = ActiveHealth(rise=2, fall=3)
+    for n in range(3):
+        assert not health.why()
+        health.result(False, f"status 50{n}")
+    assert health.why() == "3 failed checks in a row: status 502"
+    health.result(False, "no answer")
+    assert health.why() == "4 failed checks in a row: no answer"
+    health.result(True)
+    assert health.why() == "4 failed checks in a row: no answer"  # one good one is not enough
+    health.result(False)
+    assert health.why() == "1 failed check in a row"
+    taken_over = ActiveHealth()
+    taken_over.up = False
+    assert taken_over.why() == "checks failed"
+
+
+def test_checks_without_effect() -> None:
+    """Switched off it is up, at once; results are counted, and do not add up to anything when it is on again."""
+    health = ActiveHealth(rise=1, fall=2)
+    health.result(False)
+    health.result(False)
+    health.enabled = False
+    assert health.up
+    assert [health.result(False) for _ in range(3)] == [False] * 3
+    health.enabled = True
+    assert not health.result(False)
+    assert health.result(False, "status 503")
+    assert json.loads(json.dumps(health.statistics())) == {
+        "enabled": True,
+        "up": False,
+        "why": "2 failed checks in a row: status 503",
+        "good": 0,
+        "bad": 7,
+        "falls": 2,
+        "rises": 0,
+    }
+    assert health.result(True)
+    assert health.statistics()["rises"] == 1

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from forebay.config import schema
 from forebay.engine import (
     Address,
     CloseReason,
     Connection,
     ConnectionHandler,
     Future,
-    Tasks,
     dial,
-    now,
-    sleep,
     timeout,
 )
+from forebay.engine.health_checks import CheckTiming, Unwell
+from forebay.engine.health_checks import HealthChecks as Driver
 from forebay.errors import ProtocolError, UpstreamError
 from forebay.gateway.plan import Plan
 from forebay.gateway.upstream import Target, Upstream
@@ -25,31 +25,34 @@ __all__ = ["HealthChecks", "ask"]
 class HealthChecks:
     """Checks every target of every upstream that has ``health``, until it is cancelled."""
 
-    __slots__ = ("_tasks",)
+    __slots__ = ("_drivers",)
 
     def __init__(self) -> None:
-        self._tasks = Tasks()
+        self._drivers: list[Driver[Target]] = []
 
     def start(self, plan: Plan) -> None:
         """Check the targets of ``plan`` from now on, for the first time at once."""
         for upstream in plan.upstreams.values():
             if upstream.health is not None:
-                for target in upstream.targets:
-                    self._tasks.spawn(self._watch(upstream, target), name=f"health of {target.name}")
+                driver = _driver(upstream, upstream.health)
+                driver.start(upstream.targets)
+                self._drivers.append(driver)
 
     async def cancel(self) -> None:
         """Check no more; return when nothing is under way."""
-        await self._tasks.cancel()
+        drivers, self._drivers = self._drivers, []
+        for driver in drivers:
+            await driver.cancel()
 
-    async def _watch(self, upstream: Upstream, target: Target) -> None:
-        health = upstream.health
-        if health is None:
-            return
-        while True:
-            began = now()
-            why = await ask(target.address, health.path, health.timeout)
-            upstream.checked(target, why, now())
-            await sleep(max(0.0, began + health.interval - now()))
+
+def _driver(upstream: Upstream, health: schema.Health) -> Driver[Target]:
+    """What checks the targets of one upstream."""
+
+    async def check(target: Target) -> None:
+        if why := await ask(target.address, health.path, health.timeout):
+            raise Unwell(why)
+
+    return Driver(check, upstream.checked, CheckTiming(health.interval, health.timeout))
 
 
 async def ask(address: Address, path: str, seconds: float) -> str:
