@@ -7,6 +7,7 @@ from forebay.testing.cookie_jar import CookieJar
 from forebay.testing.event_stream import ServerSentEvent
 from forebay.testing.fault_proxy import FaultProxy
 from forebay.testing.memory_transport import MemoryTransport, memory_pair
+from forebay.testing.virtual_clock import VirtualClock
 
 __all__ = [
     "ClientResponse",
@@ -16,6 +17,7 @@ __all__ = [
     "MemoryTransport",
     "ServerSentEvent",
     "TestClient",
+    "VirtualClock",
     "WebSocketDenied",
     "memory_pair",
 ]
