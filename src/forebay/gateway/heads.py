@@ -10,9 +10,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
+from forebay.policy.deadline import HEADER, encode_header
 from forebay.wire.http1 import HeaderPairs, decode_path
 
-__all__ = ["RequestHeads", "encode_response_headers", "strip_prefix"]
+__all__ = ["RequestHeads", "encode_response_headers", "strip_prefix", "with_patience"]
 
 _DROP = frozenset(
     {
@@ -23,6 +24,7 @@ _DROP = frozenset(
         b"proxy-authenticate",
         b"proxy-authorization",
         b"proxy-connection",
+        HEADER.encode(),  # what is left by now is said anew
         b"te",
         b"trailer",  # trailers are not passed on
         b"transfer-encoding",
@@ -201,6 +203,11 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def with_patience(head: bytes, seconds: float) -> bytes:
+    """``head`` with the time that its client still waits."""
+    return b"%b%b: %b\r\n\r\n" % (head[:-2], HEADER.encode(), encode_header(max(0.0, seconds)).encode())
 
 
 def strip_prefix(target: bytes, path_length: int, prefix: str) -> bytes:

@@ -14,6 +14,7 @@ no connection                          yes                     any method is tri
 a kept connection dies without a byte  no                      as the next line, and this try does not count
 a connection dies before the answer    yes                     idempotent methods are tried on another target
 no answer within the route's timeout   yes                     504
+no answer while the client waits       no                      504; it said so with ``Request-Timeout-Ms``
 what comes back is not HTTP            yes                     502
 the answer breaks off                  yes                     the client's connection is cut, so it notices
 the client leaves                      no                      the connection to the target is closed
@@ -23,6 +24,8 @@ A request is tried again only while its content can be sent again: not begun yet
 """
 
 from __future__ import annotations
+
+from math import inf
 
 import structlog
 
@@ -38,10 +41,11 @@ from forebay.errors import (
     UpstreamTimeout,
 )
 from forebay.gateway.connection import Head, UpstreamConnection
-from forebay.gateway.heads import strip_prefix
+from forebay.gateway.heads import strip_prefix, with_patience
 from forebay.gateway.plan import Plan, Route
 from forebay.gateway.upstream import Target, reason_of
 from forebay.http import Exchange, Receiver
+from forebay.http.deadlines import patience_of
 from forebay.http.problems import problem, problem_of
 from forebay.observe import Family, Sparing
 from forebay.policy.retry import IDEMPOTENT
@@ -55,6 +59,7 @@ REPLAY_LIMIT = 65536
 """Bytes of a request's content that are kept, to send them again."""
 
 _CLIENT_LEFT = 499
+_IMPATIENT = 0.005  # seconds by which a timer may be early
 _CHUNKED = b"transfer-encoding: chunked\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _SLASH = ord("/")
@@ -139,6 +144,7 @@ class Forward(Receiver):
         "_exchange",
         "_has_body",
         "_held",
+        "_patience",
         "_plan",
         "_proxy",
         "_replay",
@@ -158,6 +164,10 @@ class Forward(Receiver):
         self._exchange = exchange
         self._has_body = exchange.has_body
         self._deadline = at + route.timeout  # for the head of the answer
+        self._patience = inf  # until when the client waits, if it said so
+        if exchange.fields.timeout:
+            self._patience = at + patience_of(exchange)
+            self._deadline = min(self._deadline, self._patience)
         self._sent_at = at
         self._up: UpstreamConnection | None = None
         self._target: Target | None = None  # in flight there
@@ -229,6 +239,8 @@ class Forward(Receiver):
         head = self._plan.heads.encode(
             method, target, fields.host or up.target.host, fields.headers, exchange.client, framing, exchange.scheme
         )
+        if self._patience != inf:
+            head = with_patience(head, self._patience - at)
         if not self._has_body:
             self._request_sent = True
             up.send(self, method, head)
@@ -272,8 +284,9 @@ class Forward(Receiver):
         self._request_sent = True
         if self._exchange.chunked:
             up.conn.write(_LAST_CHUNK)
-        self._deadline = now() + self._route.timeout
-        up.conn.expire_in(self._route.timeout)
+        at = now()
+        self._deadline = min(at + self._route.timeout, self._patience)
+        up.conn.expire_in(max(0.0, self._deadline - at))
 
     def on_upstream_writable(self) -> None:
         """The target reads again."""
@@ -372,7 +385,8 @@ class Forward(Receiver):
         if not self._request_sent:
             what = "reading the request"
         up.abandon()
-        error = UpstreamTimeout(f"{self._route.timeout:g} s passed without {what}", target=up.target.name)
+        seconds = self._route.timeout if self._patience == inf else min(self._route.timeout, now() - self._sent_at)
+        error = UpstreamTimeout(f"{seconds:.3g} s passed without {what}", target=up.target.name)
         self.on_failed(error, stale=False)
 
     def on_failed(self, error: UpstreamError, stale: bool) -> None:
@@ -384,7 +398,8 @@ class Forward(Receiver):
         upstream = route.upstream
         if target is not None:
             if not stale:
-                upstream.failed(target, error, at)
+                if at < self._patience - _IMPATIENT:  # else it was the client who gave it no time
+                    upstream.failed(target, error, at)
                 self._tried.append(target)
             self._leave(target)
         exchange = self._exchange
@@ -396,7 +411,7 @@ class Forward(Receiver):
             return
         # a kept connection may have died long ago: that says nothing of the target, so it does not use up a try
         attempt = 0 if stale else self._attempt
-        if self._can_send_again(at) and route.retry.again(error, method=exchange.method, attempt=attempt):
+        if self._can_send_again(at) and self._may_go_again(error, attempt, at):
             try:
                 other = self._pick_again(target if stale else None, at)
             except NoTarget:
@@ -420,6 +435,18 @@ class Forward(Receiver):
             except NoTarget:
                 pass  # the same target then
         return upstream.pick(at, self._tried)
+
+    def _may_go_again(self, error: UpstreamError, attempt: int, at: float) -> bool:
+        verdict = self._route.retry.decide(
+            error=error,
+            method=self._exchange.method,
+            attempt=attempt,
+            began=self._sent_at,
+            now=at,
+            retry_after=0.0,  # another target need not be waited for
+            budget=None,
+        )
+        return verdict.again
 
     def _can_send_again(self, at: float) -> bool:
         if self._has_body and self._attached:

@@ -20,6 +20,7 @@ from forebay.http.calling import chain_of, endpoint_of, resolve_and_call
 from forebay.http.cancelled import CancelledHandlers
 from forebay.http.compile import compile_route
 from forebay.http.converters import Converter
+from forebay.http.deadlines import begin_deadline
 from forebay.http.exchange import Exchange
 from forebay.http.files import FileCache, FileResponse
 from forebay.http.group import Group, Registration
@@ -365,8 +366,8 @@ class App(Group, Generic[S]):
         except ProtocolError as error:
             exchange.respond(*problem_of(error))
             return
-        if route.timeout is not None:
-            exchange.expire_in(route.timeout)
+        if exchange.fields.timeout or route.timeout is not None:
+            begin_deadline(exchange, route.timeout)
         binding = route.binding
         request: Request | None = None
         answer: Answer | Response | None = None
@@ -463,5 +464,5 @@ class App(Group, Generic[S]):
         request.path_params = path if path is not None else {}
         request.route = request.route.removesuffix("/") + route.pattern
         if route.timeout is not None:
-            request.exchange.expire_in(route.timeout)
+            begin_deadline(request.exchange, route.timeout)
         return await route.whole(request)

@@ -16,6 +16,7 @@ __all__ = [
     "HOST",
     "LENGTH",
     "ORDINARY",
+    "TIMEOUT",
     "UPGRADE",
     "Reader",
     "Sink",
@@ -24,8 +25,9 @@ __all__ = [
 ]
 
 # What a header means to the framing of its message, or whether it makes a request conditional (RFC 9110 section 13) or
-# partial (section 14). Unknown spellings are looked up once and remembered, up to a bound.
-ORDINARY, HOST, LENGTH, CODING, EXPECT, CONNECTION, UPGRADE, CONDITIONAL = range(8)
+# partial (section 14), or says how long its client waits (policy.deadline). Unknown spellings are looked up once
+# and remembered, up to a bound.
+ORDINARY, HOST, LENGTH, CODING, EXPECT, CONNECTION, UPGRADE, CONDITIONAL, TIMEOUT = range(9)
 _MEANINGS = {
     b"host": HOST,
     b"content-length": LENGTH,
@@ -39,6 +41,7 @@ _MEANINGS = {
     b"if-unmodified-since": CONDITIONAL,
     b"if-range": CONDITIONAL,
     b"range": CONDITIONAL,
+    b"request-timeout-ms": TIMEOUT,
 }
 meanings: dict[bytes, int] = {}
 """What the spellings of header names met so far mean."""

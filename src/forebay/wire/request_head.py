@@ -23,6 +23,7 @@ from forebay.wire.reader import (
     HOST,
     LENGTH,
     ORDINARY,
+    TIMEOUT,
     UPGRADE,
     learn,
     meanings,
@@ -85,6 +86,8 @@ class Fields:
     """The first value of each name, in lower case; only of heads that are remembered."""
     msgpack: bool = False
     """Some field speaks of MessagePack: ``Accept``, probably."""
+    timeout: bytes = b""
+    """The value of ``Request-Timeout-Ms``; the last one where there are several."""
 
     @property
     def has_content(self) -> bool:
@@ -316,7 +319,7 @@ class RequestRules:
         length: int | None = None
         chunked = expects = conditional = False
         keep_alive = http11
-        upgrade = b""
+        upgrade = timeout = b""
         connection: frozenset[bytes] | None = None
         for name, value in headers:
             meaning = meanings.get(name)
@@ -347,6 +350,8 @@ class RequestRules:
                 upgrade = value.strip(b" \t").lower()
             elif meaning == CONDITIONAL:
                 conditional = True
+            elif meaning == TIMEOUT:
+                timeout = value.strip(b" \t")
         if chunked and (length is not None or not http11):
             raise ProtocolError(
                 "Content-Length beside a transfer coding" if http11 else "transfer coding in an HTTP/1.0 request",
@@ -374,6 +379,7 @@ class RequestRules:
             conditional,
             None,
             msgpack,
+            timeout,
         )
 
     def _check_sizes(self, headers: HeaderPairs) -> None:

@@ -7,6 +7,7 @@ from math import inf, isfinite
 from forebay.engine.loop import now
 from forebay.http.exchange import Exchange
 from forebay.http.messages import Next, Request, Response
+from forebay.policy.deadline import deadline
 
 __all__ = ["Timeout"]
 
@@ -21,6 +22,7 @@ class Timeout:
     no headers of other middleware. A handler that blocks the loop cannot be cancelled, one that has taken up a
     WebSocket has answered.
 
+    To the handler, and to whom it calls, it is the deadline (:class:`forebay.policy.deadline`).
     Of several the shortest counts, and so does a time limit of the server itself. None comes before all of them.
 
     :param seconds: for the answer; above 0. None: no limit here, whatever was said further out, as a stream of events
@@ -46,6 +48,7 @@ class Timeout:
         exchange = request.exchange
         if self._seconds is None:
             exchange.expire_in(None)
+            deadline.begin(inf)
             return await call_next(request)
         before = exchange.deadline
         own = now() + self._seconds
@@ -54,7 +57,8 @@ class Timeout:
             exchange.expire_in(self._seconds)
             own = exchange.deadline
         try:
-            response = await call_next(request)
+            with deadline.until(own):
+                response = await call_next(request)
             if self._streams:
                 state = request.state
                 state[_STREAM] = min(own, state.get(_STREAM, inf))

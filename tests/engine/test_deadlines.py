@@ -1,0 +1,153 @@
+"""``fail_after``: what is within ends when its time is over, and whose time that was is told apart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from math import nan
+
+import pytest
+
+from forebay.engine.deadlines import fail_after
+from forebay.engine.loop import now
+from forebay.errors import DeadlineExceeded, RetryClass
+from forebay.policy.deadline import deadline
+from forebay.testing.virtual_clock import VirtualClock
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """``main`` on a virtual clock."""
+
+    async def whole() -> None:
+        await main()
+
+    with VirtualClock(packages=(__name__,)) as clock:
+        clock.run(whole())
+
+
+def test_it_ends_what_is_within() -> None:
+    """At its time, with an error that names it; within, the deadline is known."""
+
+    async def main() -> None:
+        began = now()
+        with pytest.raises(DeadlineExceeded, match=r"not done within 2 s") as caught:
+            async with fail_after(2.0):
+                assert deadline.remaining() == pytest.approx(2.0)
+                await asyncio.sleep(60)
+        assert now() - began == pytest.approx(2.0, abs=0.01)
+        assert (caught.value.inherited, caught.value.retry) == (False, RetryClass.MAYBE)
+        assert deadline.current() > 1e300
+
+    run(main)
+
+
+def test_what_is_done_in_time_is_left_alone() -> None:
+    """Also afterwards, and when it fails by itself."""
+
+    async def main() -> None:
+        async with fail_after(2.0):
+            await asyncio.sleep(1)
+        with pytest.raises(KeyError):
+            async with fail_after(2.0):
+                raise KeyError
+        await asyncio.sleep(10)
+
+    run(main)
+
+
+def test_nested_the_earliest_counts() -> None:
+    """The inner one says that it was the caller's time, and the outer one that it was its own."""
+
+    async def main() -> None:
+        began = now()
+        with pytest.raises(DeadlineExceeded, match="within 1 s") as outer:
+            async with fail_after(1.0):
+                with pytest.raises(DeadlineExceeded, match="of the caller") as inner:
+                    async with fail_after(5.0):
+                        await asyncio.sleep(60)
+                assert (inner.value.inherited, inner.value.retry) == (True, RetryClass.NEVER)
+                await asyncio.sleep(60)
+        assert not outer.value.inherited
+        assert now() - began == pytest.approx(1.0, abs=0.02)
+
+    run(main)
+
+
+def test_a_plain_deadline_around_it_counts() -> None:
+    """``with deadline`` interrupts nothing by itself, but ``fail_after`` within it keeps to it."""
+
+    async def main() -> None:
+        with deadline(1.0):
+            began = now()
+            with pytest.raises(DeadlineExceeded, match="of the caller"):
+                async with fail_after(float("inf")):
+                    await asyncio.sleep(60)
+            assert now() - began == pytest.approx(1.0, abs=0.02)
+
+    run(main)
+
+
+def test_a_deadline_that_is_over() -> None:
+    """What would wait is interrupted at once; what does not wait is done."""
+
+    async def main() -> None:
+        done = False
+        with pytest.raises(DeadlineExceeded):
+            async with fail_after(0):
+                done = True
+                await asyncio.sleep(60)
+        assert done
+
+    run(main)
+
+
+def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    """Before its time, and in the very same moment."""
+
+    async def main() -> None:
+        async def work() -> None:
+            async with fail_after(2.0):
+                await asyncio.sleep(60)
+
+        for seconds in (1.0, 2.0):
+            task = asyncio.create_task(work())
+            asyncio.get_running_loop().call_later(seconds, task.cancel)
+            with pytest.raises((asyncio.CancelledError, DeadlineExceeded)):
+                await task
+            if seconds < 2:
+                assert task.cancelled()
+
+    run(main)
+
+
+def test_both_at_once_is_a_cancellation() -> None:
+    """Whoever cancels a task sees it cancelled, whatever else has come to its end in that turn."""
+
+    async def main() -> None:
+        limit = fail_after(1.0)
+
+        async def work() -> None:
+            async with limit:
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        limit._expired()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main)
+
+
+async def test_bad_times() -> None:
+    """They are named."""
+    for seconds in (-1.0, nan):
+        with pytest.raises(ValueError, match="must be at least 0"):
+            fail_after(seconds)
+
+
+def test_outside_of_a_task() -> None:
+    """There is nothing to interrupt, which is said."""
+    with pytest.raises(RuntimeError):
+        fail_after(1.0).enter()
