@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forebay.engine import Connection, ConnectionHandler, TCPServer, UDPServer
+    from forebay.engine import Connection, ConnectionHandler, TCPServer, UDPServer, stack
     from forebay.http import App
     from forebay.wire import framing
 
-__all__ = ["App", "Connection", "ConnectionHandler", "TCPServer", "UDPServer", "framing"]
+__all__ = ["App", "Connection", "ConnectionHandler", "TCPServer", "UDPServer", "framing", "stack"]
 
 _HOMES = {"App": "forebay.http", "framing": "forebay.wire"}
 

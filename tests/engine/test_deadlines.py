@@ -8,7 +8,7 @@ from math import nan
 
 import pytest
 
-from forebay.engine.deadlines import fail_after
+from forebay.engine.deadlines import TimeLimits, fail_after
 from forebay.engine.loop import now
 from forebay.errors import DeadlineExceeded, RetryClass
 from forebay.policy.deadline import deadline
@@ -132,12 +132,70 @@ def test_both_at_once_is_a_cancellation() -> None:
 
         task = asyncio.create_task(work())
         await asyncio.sleep(0)
-        limit._expired()
+        limit.expire()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     run(main)
+
+
+def test_limits_of_one_length_share_a_timer() -> None:
+    """Each ends at its own time, whatever became of those before it; nothing is kept of what has ended."""
+
+    async def main() -> None:
+        limits = TimeLimits(2.0)
+        ends: dict[int, float] = {}
+        began = now()
+
+        async def work(number: int, seconds: float) -> None:
+            limit = limits.new()
+            try:
+                async with limit:
+                    await asyncio.sleep(seconds)
+            except DeadlineExceeded:
+                ends[number] = now() - began
+
+        tasks = []
+        for number in range(30):
+            tasks.append(asyncio.create_task(work(number, 60 if number % 3 == 0 else 0.5)))
+            await asyncio.sleep(0.1)
+        await asyncio.gather(*tasks)
+        assert list(ends) == list(range(0, 30, 3))
+        for number, seconds in ends.items():
+            assert seconds == pytest.approx(2.0 + number * 0.1, abs=0.01)
+        assert len(limits) == 0
+        await asyncio.sleep(10)
+        with pytest.raises(DeadlineExceeded):  # also after a while without any
+            async with limits.new():
+                await asyncio.sleep(60)
+        with deadline(0.5), pytest.raises(DeadlineExceeded, match="of the caller"):
+            async with limits.new():
+                await asyncio.sleep(60)
+        assert len(limits) == 0
+
+    run(main)
+
+
+def test_limits_serve_one_loop_after_the_other() -> None:
+    """A function that was decorated for good is called by many programs' loops, in tests above all."""
+    limits = TimeLimits(0.05)
+
+    async def main() -> None:
+        with pytest.raises(DeadlineExceeded):
+            async with limits.new():
+                await asyncio.sleep(60)
+        task = asyncio.create_task(left_over())
+        await asyncio.sleep(0)
+        task.cancel()
+
+    async def left_over() -> None:
+        async with limits.new():
+            await asyncio.sleep(60)
+
+    for _ in range(3):
+        asyncio.run(main())
+    assert len(limits) == 0
 
 
 async def test_bad_times() -> None:

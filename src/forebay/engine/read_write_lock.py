@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import OrderedDict
 from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from forebay.engine.tasks import Task
+from forebay.engine.tasks import Task, current_task
 from forebay.errors import DeadlineExceeded, Overloaded, RetryClass
 
 __all__ = ["ReadWriteLock"]
 
 _Owner: TypeAlias = "Task[Any] | None"
 _Line: TypeAlias = "OrderedDict[asyncio.Future[bool], _Owner]"
-
-if sys.version_info >= (3, 12):
-    from asyncio import current_task
-else:  # there asyncio's is written in Python, and takes half of what a free lock costs
-    from asyncio import get_running_loop
-    from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]  # not public, which Python 3.11 keeps for good
-
-    def current_task(_of: Any = _current_tasks.get, _loop: Any = get_running_loop) -> _Owner:
-        task: _Owner = _of(_loop())
-        return task
-
 
 _NAMED = 5  # holders at most in an error
 

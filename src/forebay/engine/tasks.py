@@ -20,6 +20,7 @@ __all__ = [
     "QueueFull",
     "Task",
     "Tasks",
+    "current_task",
     "gather",
     "place_of_task",
     "start_task",
@@ -29,6 +30,18 @@ __all__ = [
 log = structlog.get_logger("forebay.engine")
 
 T = TypeVar("T")
+
+if sys.version_info >= (3, 12):
+    from asyncio import current_task
+else:  # there asyncio's is written in Python, and takes half of what a free lock costs
+    from asyncio import get_running_loop
+    from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]  # not public, which Python 3.11 keeps for good
+
+    def current_task(_of: Any = _current_tasks.get, _loop: Any = get_running_loop) -> asyncio.Task[Any] | None:
+        """The task that is running; None outside of tasks."""
+        task: asyncio.Task[Any] | None = _of(_loop())
+        return task
+
 
 _new_task: Any = asyncio.Task  # the loop's create_task would ask its task factory, and costs a fifth more
 if sys.version_info >= (3, 12):

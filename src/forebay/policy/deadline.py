@@ -74,9 +74,15 @@ class deadline:  # noqa: N801 - a word that reads as one in a with statement, li
         return _current.get()
 
     @staticmethod
-    def begin(at: float) -> None:
-        """Make ``at`` the deadline of the current context to its end: for who has made one for a piece of work."""
-        _current.set(at)
+    def begin(at: float) -> Token[float]:
+        """Make ``at`` the deadline of the current context, whatever it was, to its end or to :meth:`end`. For those who
+        have made a context for a piece of work; else the ``with`` statement is what is wanted."""
+        return _current.set(at)
+
+    @staticmethod
+    def end(begun: Token[float]) -> None:
+        """Undo what :meth:`begin` returned ``begun`` for, in the same context."""
+        _current.reset(begun)
 
     @staticmethod
     def remaining(now: float | None = None) -> float:

@@ -1,0 +1,77 @@
+"""A call that is made a second time when it is slow: the first answer wins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from math import inf
+from typing import Any, TypeVar
+
+import structlog
+
+from forebay.engine.loop import now
+from forebay.engine.tasks import Task, place_of_task, start_task, unfinished
+from forebay.policy.hedge import Hedger
+
+__all__ = ["hedged"]
+
+log = structlog.get_logger("forebay.engine")
+
+T = TypeVar("T")
+
+_LAST_PATIENCE = 5.0
+"""Seconds that a loser may take to end once it is cancelled."""
+
+
+async def hedged(
+    hedger: Hedger, call: Callable[[], Coroutine[Any, Any, T]], *, method: str = "", idempotent: bool | None = None
+) -> T:
+    """Make a call, and when it is slow another one beside it, as ``hedger`` says; the first answer is returned, and the
+    others are cancelled and awaited.
+
+    A try that fails while another is under way leaves it to that one. When all have failed, the error is that of the
+    first. A caller that is cancelled cancels them all.
+
+    :param method: and ``idempotent``: see :meth:`forebay.policy.hedge.Hedger.delay`.
+    """
+    began = now()
+    delay = hedger.delay(began, method=method, idempotent=idempotent)
+    if delay == inf:
+        result = await call()
+        ended = now()
+        hedger.answered(ended - began, ended)
+        return result
+    tries = [start_task(call())]
+    more = True
+    try:
+        while True:
+            waiting = [task for task in tries if not task.done()]
+            if waiting:
+                wait = max(0.0, began + delay * len(tries) - now()) if more else None
+                await asyncio.wait(waiting, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            for number, task in enumerate(tries):
+                if task.done() and not task.cancelled() and task.exception() is None:
+                    ended = now()
+                    hedger.answered(ended - began, ended, winner=number)
+                    return task.result()
+            if all(task.done() for task in tries):
+                return tries[0].result()  # raises
+            if more and now() >= began + delay * len(tries):
+                more = hedger.hedge(now(), len(tries) - 1) is None
+                if more:
+                    tries.append(start_task(call()))
+    finally:
+        await _end(tries)
+
+
+async def _end(tries: list[Task[T]]) -> None:
+    """Cancel what is still under way, and see it end."""
+    losers = [task for task in tries if not task.done()]
+    for task in losers:
+        task.cancel()
+    if losers:
+        for task in await unfinished(losers, _LAST_PATIENCE):
+            log.warning("hedged call ignores its cancellation", at=place_of_task(task))
+    for task in tries:
+        if task.done() and not task.cancelled():
+            task.exception()  # it was looked at: the answer, or the error of the first, is what counts

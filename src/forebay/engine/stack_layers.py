@@ -1,0 +1,424 @@
+"""The layers of a stack: each lets one policy decide about a call on its way, and does what it says."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from forebay.engine.bulkheads import DROPPED, Slots
+from forebay.engine.deadlines import TimeLimits, fail_after
+from forebay.engine.hedging import hedged
+from forebay.engine.loop import Cancelled, now, sleep
+from forebay.engine.throttle import Throttle
+from forebay.errors import CircuitOpen, DeadlineExceeded, HTTPError, Overloaded
+from forebay.policy.breaker import Breaker, Circuit, Circuits
+from forebay.policy.budget import RetryBudget
+from forebay.policy.deadline import deadline
+from forebay.policy.fallback import Fallbacks
+from forebay.policy.hedge import Hedger
+from forebay.policy.limiters import Limiter
+from forebay.policy.priority import Priority
+from forebay.policy.retry import Retry
+from forebay.policy.retry_after import parse_retry_after
+
+__all__ = [
+    "BreakerLayer",
+    "BulkheadLayer",
+    "Call",
+    "FallbackLayer",
+    "HedgeLayer",
+    "Layer",
+    "LimiterLayer",
+    "Next",
+    "RetryLayer",
+    "TimeoutLayer",
+    "failed_by_default",
+    "invoke",
+]
+
+log = structlog.get_logger("forebay.engine")
+
+_SOURCE = random.Random()  # noqa: S311 - clients are spread with it, nothing is secret
+
+
+class Call:
+    """One call on its way through a stack.
+
+    :ivar subject: what it is about: the request of a middleware, the first argument of a decorated function; or None.
+    :ivar idempotent: whether it may be made twice; None: as ``method`` says.
+    :ivar limit: the time limit around all tries, while it is inside of one.
+    """
+
+    __slots__ = ("args", "function", "idempotent", "kwargs", "limit", "method", "subject")
+
+    def __init__(
+        self,
+        function: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        method: str,
+        idempotent: bool | None,
+    ) -> None:
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.subject = args[0] if args else None
+        self.method = method
+        self.idempotent = idempotent
+        self.limit: fail_after | None = None
+
+
+Next = Callable[[Call], Awaitable[Any]]
+
+
+class Layer:
+    """Lets a policy decide about a call. ``next`` is what is within: another layer, and at last the call itself. It is
+    an attribute, and not an argument as middleware has it, since all of them together are to cost little."""
+
+    next: Next
+
+    async def __call__(self, call: Call) -> Any:
+        """Make the call, or do not."""
+        raise NotImplementedError
+
+    def statistics(self) -> dict[str, Any]:
+        """What has been decided so far."""
+        raise NotImplementedError
+
+
+def invoke(call: Call) -> Awaitable[Any]:
+    """What is within all layers: the call itself."""
+    return call.function(*call.args, **call.kwargs)
+
+
+def status_of(result: Any) -> int | None:
+    """The status of a response; None of what has none."""
+    status = getattr(result, "status", None)
+    return status if isinstance(status, int) else None
+
+
+class FallbackLayer(Layer):
+    """Answers in place of what failed."""
+
+    def __init__(self, state: Fallbacks, key: Callable[[Any], Any] | None) -> None:
+        self.state = state
+        self._key = key
+
+    def __repr__(self) -> str:
+        return "fallback"
+
+    async def __call__(self, call: Call) -> Any:
+        state = self.state
+        try:
+            result = await self.next(call)
+        except Exception as error:
+            found = state.answer(self._key_of(call), error, now())
+            if not found.found:
+                raise
+            log.debug("fallback", reason=found.reason, error=str(error))
+            if not found.call:
+                return found.value
+            answer = found.value(error)
+            return await answer if inspect.isawaitable(answer) else answer
+        if state.rules.last_good:
+            status = status_of(result)
+            if status is None or status < 500:
+                state.remember(self._key_of(call), result, now())
+        return result
+
+    def _key_of(self, call: Call) -> Any:
+        return None if self._key is None else self._key(call.subject)
+
+    def statistics(self) -> dict[str, Any]:
+        return self.state.statistics()
+
+
+class TimeoutLayer(Layer):
+    """Ends a call when its time is over.
+
+    :param whole: it is around all tries, and what happens within is to know whose time it was.
+    """
+
+    def __init__(self, seconds: float, *, whole: bool) -> None:
+        self.seconds = seconds
+        self.enabled = True
+        self.calls = self.exceeded = 0
+        self._limits = TimeLimits(seconds)
+        self._whole = whole
+
+    def __repr__(self) -> str:
+        return f"{'timeout' if self._whole else 'attempt_timeout'}({self.seconds:g} s)"
+
+    async def __call__(self, call: Call) -> Any:
+        self.calls += 1
+        if not self.enabled:
+            return await self.next(call)
+        limit = self._limits.new()
+        if self._whole:
+            call.limit = limit
+        limit.enter()
+        try:
+            result = await self.next(call)
+        except Cancelled as error:
+            if not limit.leave():
+                raise
+            self.exceeded += 1
+            raise limit.error() from error
+        except BaseException:
+            limit.leave()
+            raise
+        limit.leave()
+        return result
+
+    def statistics(self) -> dict[str, Any]:
+        return {"enabled": self.enabled, "seconds": self.seconds, "calls": self.calls, "exceeded": self.exceeded}
+
+
+class RetryLayer(Layer):
+    """Makes a call again."""
+
+    def __init__(self, rules: Retry, budget: RetryBudget | None) -> None:
+        self.rules = rules
+        self.budget = budget
+        self.enabled = True
+        self.calls = 0
+        self.verdicts: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"retry({self.rules.attempts} attempts)"
+
+    async def __call__(self, call: Call) -> Any:
+        self.calls += 1
+        rules = self.rules
+        began = now()
+        if self.budget is not None:
+            self.budget.deposit(began)
+        attempt, delay = 1, 0.0
+        while True:
+            try:
+                result = await self.next(call)
+            except Exception as error:
+                verdict = self._decide(call, error, None, None, attempt, began, delay)
+                if verdict is None:
+                    raise
+                delay = verdict
+            else:
+                status = getattr(result, "status", None)
+                if status not in rules.statuses:
+                    return result
+                verdict = self._decide(call, None, status, _retry_after(result), attempt, began, delay)
+                if verdict is None:
+                    return result
+                delay = verdict
+            attempt += 1
+            if delay > 0:
+                await sleep(delay)
+
+    def _decide(
+        self,
+        call: Call,
+        error: Exception | None,
+        status: int | None,
+        retry_after: float | None,
+        attempt: int,
+        began: float,
+        previous: float,
+    ) -> float | None:
+        """The seconds until the next try; None: there is none."""
+        if not self.enabled:
+            return None
+        verdict = self.rules.decide(
+            error=error,
+            status=status,
+            method=call.method,
+            idempotent=call.idempotent,
+            attempt=attempt,
+            began=began,
+            now=now(),
+            deadline=deadline.current(),
+            retry_after=retry_after,
+            previous=previous,
+            budget=self.budget,
+            source=_SOURCE,
+        )
+        self.verdicts[verdict.reason] = self.verdicts.get(verdict.reason, 0) + 1
+        log.debug("retry", again=verdict.again, reason=verdict.reason, delay=verdict.delay, attempt=attempt)
+        return verdict.delay if verdict.again else None
+
+    def statistics(self) -> dict[str, Any]:
+        return {
+            "enabled": self.enabled,
+            "calls": self.calls,
+            "verdicts": dict(self.verdicts),
+            "budget": None if self.budget is None else self.budget.statistics(),
+        }
+
+
+def _retry_after(result: Any) -> float | None:
+    """What a response says in ``Retry-After``, in seconds."""
+    get = getattr(getattr(result, "headers", None), "get", None)
+    value = get("retry-after") if get is not None else None
+    return parse_retry_after(value, time.time()) if isinstance(value, str) else None
+
+
+class HedgeLayer(Layer):
+    """Makes a slow call a second time beside the first."""
+
+    def __init__(self, state: Hedger, *, deposits: bool) -> None:
+        self.state = state
+        self._deposits = deposits  # into the budget; a retry around it does that already
+
+    def __repr__(self) -> str:
+        return f"hedge(p{self.state.rules.quantile * 100:g})"
+
+    async def __call__(self, call: Call) -> Any:
+        if self._deposits and self.state.budget is not None:
+            self.state.budget.deposit(now())
+
+        async def make() -> Any:
+            return await self.next(call)
+
+        return await hedged(self.state, make, method=call.method, idempotent=call.idempotent)
+
+    def statistics(self) -> dict[str, Any]:
+        return self.state.statistics()
+
+
+class BreakerLayer(Layer):
+    """Leaves alone what failed too often."""
+
+    def __init__(
+        self, state: Circuit | Circuits, target: Callable[[Any], str] | None, failed: Callable[[Any], bool | None]
+    ) -> None:
+        self.state = state
+        self._circuit = state if isinstance(state, Circuit) else None
+        self._target = target
+        self._failed = failed
+
+    def __repr__(self) -> str:
+        rules: Breaker = self.state.rules
+        return f"breaker({rules.failure_rate:.0%} of {rules.min_calls})"
+
+    async def __call__(self, call: Call) -> Any:
+        circuit = self._circuit or self._circuit_of(call)
+        began = now()
+        refused = circuit.admit(began)
+        if refused is not None:
+            raise CircuitOpen(str(refused), target=circuit.name, retry_after=refused.retry_after or None)
+        try:
+            result = await self.next(call)
+        except Cancelled:
+            ended = now()
+            limit = call.limit
+            if limit is not None and limit.over and not limit.inherited:
+                circuit.failure(ended - began, ended)
+            else:
+                circuit.undecided(ended, ended - began)  # the caller left: nobody knows what would have come
+            raise
+        except Exception as error:
+            _record(circuit, self._failed(error), began)
+            raise
+        except BaseException:
+            ended = now()
+            circuit.undecided(ended, ended - began)
+            raise
+        _record(circuit, self._failed(result), began)
+        return result
+
+    def _circuit_of(self, call: Call) -> Circuit:
+        state = self.state
+        if isinstance(state, Circuit):
+            return state
+        return state.of("" if self._target is None else self._target(call.subject))
+
+    def statistics(self) -> dict[str, Any]:
+        return self.state.statistics()
+
+
+def _record(circuit: Circuit, failed: bool | None, began: float) -> None:
+    ended = now()
+    if failed is None:
+        circuit.undecided(ended, ended - began)
+    elif failed:
+        circuit.failure(ended - began, ended)
+    else:
+        circuit.success(ended - began, ended)
+
+
+def failed_by_default(outcome: Any) -> bool | None:
+    """Whether a call failed, by its result or its error. None: that says nothing about whom it called.
+
+    Failed: any exception but ``HTTPError`` below 500; a result whose ``status`` is 500 or more. Nothing is said by what
+    was refused here, before it was sent, and by the deadline of the caller.
+    """
+    if isinstance(outcome, Exception):
+        if isinstance(outcome, Overloaded | CircuitOpen):
+            return None
+        if isinstance(outcome, DeadlineExceeded):
+            return None if outcome.inherited else True
+        if isinstance(outcome, HTTPError):
+            return outcome.status >= 500
+        return True
+    status = getattr(outcome, "status", None)
+    return isinstance(status, int) and status >= 500
+
+
+class BulkheadLayer(Layer):
+    """Holds a place for each call under way, and lets those wait for which there is none."""
+
+    def __init__(self, state: Slots, priority: Callable[[Any], Priority] | None) -> None:
+        self.state = state
+        self._priority = priority
+
+    def __repr__(self) -> str:
+        return f"bulkhead({self.state.compartment.limit})"
+
+    async def __call__(self, call: Call) -> Any:
+        slots = self.state
+        began = now()
+        if not slots.compartment.try_enter(began):
+            priority = Priority.NORMAL if self._priority is None else self._priority(call.subject)
+            began = await slots.acquire(priority, deadline.current())
+        try:
+            result = await self.next(call)
+        except DROPPED:
+            slots.release(began, dropped=True)
+            raise
+        except BaseException:
+            if call.limit is not None and call.limit.over and not call.limit.inherited:
+                slots.release(began, dropped=True)
+            else:
+                slots.release()  # it says nothing about load
+            raise
+        slots.release(began)
+        return result
+
+    def statistics(self) -> dict[str, Any]:
+        return self.state.statistics()
+
+
+class LimiterLayer(Layer):
+    """Lets so many calls through in a time; those past it wait, if the limiter is a :class:`Throttle`."""
+
+    def __init__(self, state: Limiter | Throttle) -> None:
+        self.state = state
+        self._throttle: Throttle | None = state if isinstance(state, Throttle) else None
+        self._limiter: Limiter = state.limiter if isinstance(state, Throttle) else state
+
+    def __repr__(self) -> str:
+        return f"limiter({self.state!r})"
+
+    async def __call__(self, call: Call) -> Any:
+        if self._throttle is not None:
+            await self._throttle.acquire(deadline=deadline.current())
+        elif (wait := self._limiter.take(now())) > 0:
+            raise Overloaded("limiter", self._limiter.refusal(wait).detail, retry_after=wait)
+        return await self.next(call)
+
+    def statistics(self) -> dict[str, Any]:
+        return self.state.statistics()
