@@ -19,7 +19,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import connections, golang
+from benchmarks import connections, golang, policies
 from benchmarks.golang import Built
 from benchmarks.load import Measure, measure
 from benchmarks.peers import Peer, Place, find_nginx, nginx_return
@@ -43,6 +43,10 @@ PACKAGES = (
     "picows",
     "websockets",
     "twisted",
+    "pybreaker",
+    "aiolimiter",
+    "tenacity",
+    "stamina",
 )
 
 
@@ -76,6 +80,7 @@ def run(
     advance: Callable[[str], None],
     *,
     sweep: bool,
+    decisions: bool,
 ) -> Report:
     """Measure: in each round of a scenario every peer once, so that what disturbs the machine disturbs all of them."""
     cores = choose_cores()
@@ -93,7 +98,11 @@ def run(
     if sweep:
         peers = available(connections.PEERS, built)
         swept = connections.run(rounds, seconds, built.programs, cores, advance, peers=peers)
-    return Report(datetime.now(UTC).isoformat(timespec="seconds"), machine, rounds, seconds, results, swept)
+    costs = []
+    if decisions:
+        advance(policies.TITLE)
+        costs = policies.run(cores.server)
+    return Report(datetime.now(UTC).isoformat(timespec="seconds"), machine, rounds, seconds, results, swept, costs)
 
 
 def write_page(report: Report, page: Path) -> None:
@@ -131,7 +140,7 @@ def _program_version(program: str | None, argument: str) -> str:
     return found[0] if found else "unknown"
 
 
-NAMES = [*(scenario.name for scenario in SCENARIOS), connections.NAME]
+NAMES = [*(scenario.name for scenario in SCENARIOS), connections.NAME, policies.NAME]
 
 
 @click.command()
@@ -147,6 +156,7 @@ def main(rounds: int, seconds: int, only: tuple[str, ...], save: Path | None) ->
     console = Console(width=None if sys.stdout.isatty() else 120)
     scenarios = [scenario for scenario in SCENARIOS if not only or scenario.name in only]
     sweep = not only or connections.NAME in only
+    decisions = not only or policies.NAME in only
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
         with tempfile.TemporaryDirectory(prefix="forebay-bench-") as folder, Progress(*columns, console=console) as bar:
@@ -155,12 +165,12 @@ def main(rounds: int, seconds: int, only: tuple[str, ...], save: Path | None) ->
                 console.print(note, highlight=False, markup=False)
             total = sum(len(available(scenario.peers, built)) for scenario in scenarios)
             total += len(available(connections.PEERS, built)) * len(connections.COUNTS) if sweep else 0
-            task = bar.add_task("", total=total * rounds, completed=-1)
+            task = bar.add_task("", total=total * rounds + decisions, completed=-1)
 
             def advance(description: str) -> None:
                 bar.update(task, advance=1, description=description)
 
-            report = run(scenarios, rounds, seconds, built, advance, sweep=sweep)
+            report = run(scenarios, rounds, seconds, built, advance, sweep=sweep, decisions=decisions)
             bar.update(task, advance=1, description="done")
     except BenchError as error:
         sys.exit(f"benchmarks: {error}")

@@ -10,9 +10,10 @@ import msgspec
 from rich.box import SIMPLE
 from rich.table import Table
 
-from benchmarks import connections
+from benchmarks import connections, policies
 from benchmarks.connections import Sweep
 from benchmarks.load import Measure, median
+from benchmarks.policies import Cost
 from benchmarks.scenarios import FOREBAY, Scenario, Target
 
 __all__ = ["PeerResult", "Report", "ScenarioResult", "markdown", "summarise", "tables"]
@@ -69,6 +70,7 @@ class Report(msgspec.Struct, frozen=True):
     seconds: int  # of each measurement
     scenarios: list[ScenarioResult]
     sweep: Sweep | None = None  # over the number of connections
+    decisions: list[Cost] = []  # what policies cost
 
 
 def summarise(scenario: Scenario, measures: Mapping[str, Sequence[Measure]]) -> ScenarioResult:
@@ -130,6 +132,13 @@ def tables(report: Report) -> list[Table]:
         for row in connections.rows(report.sweep):
             table.add_row(*row, style="bold" if row[0] == FOREBAY else None)
         made.append(table)
+    if report.decisions:
+        table = Table(title=policies.TITLE, title_justify="left", box=SIMPLE)
+        for number, column in enumerate(policies.HEAD):
+            table.add_column(column, justify="right" if number == policies.NUMBER else "left")
+        for row in policies.rows(report.decisions):
+            table.add_row(*row)
+        made.append(table)
     verdicts = _verdicts(report)
     if not verdicts:
         return made
@@ -174,6 +183,9 @@ def markdown(report: Report, picture: str = "") -> str:
             "",
             *_markdown_table(connections.HEAD, connections.rows(report.sweep), left=1),
         ]
+    if report.decisions:
+        parts += ["", f"## {policies.TITLE}", "", *policies.WORDS, ""]
+        parts += _markdown_table(policies.HEAD, policies.rows(report.decisions), left=2)
     verdicts = [row for row, _ in _verdicts(report)]
     if verdicts:
         parts += ["", "## Targets", "", *_markdown_table(("", "target", "measured", ""), verdicts, left=2)]

@@ -12,6 +12,8 @@ from benchmarks.processes import ROOT
 
 PROPERTIES = ("-p", "tests.soak", "--hypothesis-profile=soak", "-m", "hypothesis", "--timeout=3600")
 
+CANCELLED = ("bulkheads", "pool", "read_write_lock", "single_flight", "throttle")
+
 PARTS = {
     "properties": ("pytest", *PROPERTIES, "-o", "console_output_style=count"),
     "idle": ("benchmarks.idle",),
@@ -22,11 +24,15 @@ PARTS = {
     "fuzz": ("fuzz",),
     "faults": ("pytest", "-s", "tests/http/test_faults.py"),
     "slowhttptest": ("pytest", "-s", "tests/http/test_slowhttptest.py"),
+    "cancellation": ("pytest", "-s", *(f"tests/engine/test_{name}_cancellation.py" for name in CANCELLED)),
 }
 """What is run, as arguments of ``python -m``."""
 
-ROUNDS = {"FOREBAY_SOAK_ROUNDS": "20000"}
-"""How often the tests of faults do each of them, unless the environment says otherwise."""
+ROUNDS = "20000"
+"""How often the tests of faults do each of them, unless FOREBAY_SOAK_ROUNDS in the environment says otherwise."""
+
+QUICK_ROUNDS = {"cancellation": "100000"}
+"""The same of parts whose rounds take less time."""
 
 
 @click.command()
@@ -35,7 +41,8 @@ def main(parts: tuple[str, ...]) -> None:
     """Run PARTS, or all of them: the property tests with 200 times as many examples; very many idle connections
     over TCP, HTTP and WebSocket; a room of WebSockets; TLS clients that come and go; one worker beside two; fuzzing by
     hypothesis and by coverage, ten minutes of each for each target (FOREBAY_FUZZ_SECONDS); slow, silent and broken HTTP
-    clients, 20,000 rounds of each (FOREBAY_SOAK_ROUNDS), and slowhttptest's.
+    clients, 20,000 rounds of each (FOREBAY_SOAK_ROUNDS), and slowhttptest's; 100,000 tasks each that wait for pools,
+    bulkheads, limiters and locks, and are cancelled at any moment.
 
     Each part but the first takes options when it is run by itself: python -m benchmarks.idle --help
     """
@@ -43,7 +50,8 @@ def main(parts: tuple[str, ...]) -> None:
     for name in parts or PARTS:
         click.echo(f"== {name}", err=True)
         command = [sys.executable, "-m", *PARTS[name]]
-        if subprocess.run(command, cwd=ROOT, env=ROUNDS | os.environ, check=False).returncode:
+        rounds = {"FOREBAY_SOAK_ROUNDS": QUICK_ROUNDS.get(name, ROUNDS)}
+        if subprocess.run(command, cwd=ROOT, env=rounds | os.environ, check=False).returncode:
             failed.append(name)
     if failed:
         sys.exit(f"soak: failed or missed a target: {', '.join(failed)}")

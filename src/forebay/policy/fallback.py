@@ -25,7 +25,7 @@ class Fallback:
     :param value: the answer; not given: there is none.
     :param function: takes the error, and returns the answer or something to await.
     :param last_good: seconds for which the last good answer may stand in; 0 (default): it is not kept.
-    :param max_keys: last good answers kept at most, by key; the one that was used longest ago goes first.
+    :param max_keys: last good answers kept at most, by key; the one that was stored longest ago goes first.
     :param on: the errors it is for; those of :data:`FAILURES` by default. A cancellation never is.
     :raises ValueError: there is nothing to answer with, or a bound is out of its range.
     """
