@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections import Counter
 
@@ -128,3 +129,116 @@ def test_names_and_weights_are_checked() -> None:
         make_balancer("fastest")
     with pytest.raises(ValueError, match="weight 0 of a"):
         Member("a", 0)
+
+
+PICKS = 100_000
+
+
+def even(name: str) -> bool:
+    """Whether a balancer divides by weight exactly or by chance, and not by what a key hashes to."""
+    return name not in ("round-robin", "consistent-hash", "maglev")
+
+
+@pytest.mark.parametrize("name", [name for name in BALANCERS if even(name)])
+@pytest.mark.parametrize("answered", [False, True])
+def test_picks_are_within_a_percent_of_the_weights(name: str, answered: bool) -> None:
+    """Over 100,000 picks, whether nothing is known of latency yet, or it is the same for all."""
+    random.seed(11)  # what balancers seed their own source with does not come from here: the bound holds for any
+    group = members(a=5, b=1, c=1, d=2, e=3)
+    balancer = make_balancer(name)
+    picks: Counter[str] = Counter()
+    for number in range(PICKS):
+        member = balancer.pick(group, number / 1000)
+        picks[member.name] += 1
+        if answered:
+            member.observe(0.010, number / 1000)
+    for member in group:
+        assert abs(picks[member.name] / PICKS - member.weight / 12) < 0.01
+
+
+def test_two_choices_follow_the_weights_however_latency_jitters() -> None:
+    """Latencies of one distribution make no member a favourite: noise decides between two, not between all."""
+    source = random.Random(3)
+    balancer = PowerOfTwoChoices(random.Random(4))
+    group = members(a=5, b=1, c=1, d=2, e=3)
+    picks: Counter[str] = Counter()
+    for number in range(PICKS):
+        now = number / 1000
+        for member in group:
+            member.latency, member.latency_at = source.random(), now
+        picks[balancer.pick(group, now).name] += 1
+    for member in group:
+        assert abs(picks[member.name] / PICKS - member.weight / 12) < 0.01
+
+
+@pytest.mark.parametrize("name", ["weighted-round-robin", "least-connections", "random", "p2c-ewma"])
+def test_the_share_counts_and_not_the_weight(name: str) -> None:
+    """One that starts slowly, at a tenth of its weight, gets a tenth."""
+    group = members(a=10, b=10)
+    group[1].share = 1.0
+    balancer = make_balancer(name)
+    picks = Counter(balancer.pick(group, 0.0).name for _ in range(20_000))
+    assert abs(picks["b"] / 20_000 - 1 / 11) < 0.01
+
+
+def test_round_robin_leaves_out_turns_of_a_smaller_share() -> None:
+    """At half of its weight every other turn, at a tenth each tenth, and when all are at a tenth all the same."""
+    group = members(a=4, b=1, c=1)
+    balancer = RoundRobin()
+    group[1].share = 0.5
+    picks = Counter(balancer.pick(group, 0.0).name for _ in range(1000))
+    assert picks["a"] == pytest.approx(400, abs=2)
+    assert picks["b"] == pytest.approx(200, abs=2)
+    for member in group:
+        member.share = member.weight / 10
+    picks = Counter(balancer.pick(group, 0.0).name for _ in range(900))
+    assert all(picks[member.name] == pytest.approx(300, abs=3) for member in group)
+
+
+@pytest.mark.parametrize("shares", [(1.0, 1.0, 1.0), (2.0, 1.0, 1.0)])
+def test_least_connections_take_the_least_busy_wherever_it_stands(shares: tuple[float, ...]) -> None:
+    """Against the plain minimum, for random loads; with equal shares and with others."""
+    source = random.Random(5)
+    balancer = LeastConnections()
+    group = members(a=1, b=1, c=1)
+    for member, share in zip(group, shares, strict=True):
+        member.share = share
+    for _ in range(2000):
+        for member in group:
+            member.in_flight = source.randrange(4)
+        chosen = balancer.pick(group, 0.0)
+        assert chosen.in_flight / chosen.share == min(member.in_flight / member.share for member in group)
+
+
+def test_least_connections_owe_nobody_turns_of_before() -> None:
+    """One that comes back after a long time has one turn ahead of the others, and not all that it missed."""
+    group = members(a=2, b=1, c=1)
+    balancer = LeastConnections()
+    for _ in range(1000):
+        balancer.pick(group[:2], 0.0)
+    picks = Counter(balancer.pick(group, 0.0).name for _ in range(40))
+    assert picks["c"] <= 12
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_two_choices_keep_a_ten_times_slower_one_below_a_fifth(count: int) -> None:
+    """Of an even share, in a simulation: 100,000 requests at half of what the fast ones could do one at a time."""
+    balancer = PowerOfTwoChoices(random.Random(count))
+    source = random.Random(6)
+    group = [Member(f"t{number}") for number in range(count)]
+    slow = group[0]
+    picks = 0
+    now = 1.0
+    ends: list[tuple[float, int, Member, float]] = []
+    for number in range(PICKS):
+        now += source.expovariate(50.0 * (count - 1))
+        while ends and ends[0][0] <= now:
+            at, _, member, seconds = heapq.heappop(ends)
+            member.in_flight -= 1
+            member.observe(seconds, at)
+        member = balancer.pick(group, now)
+        picks += member is slow
+        member.in_flight += 1
+        seconds = (0.1 if member is slow else 0.01) * source.uniform(0.8, 1.2)
+        heapq.heappush(ends, (now + seconds, number, member, seconds))
+    assert 0 < picks < 0.2 * PICKS / count
