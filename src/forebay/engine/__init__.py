@@ -22,6 +22,7 @@ from forebay.engine.listener import listen, open_socket, set_socket_source
 from forebay.engine.loop import Cancelled, now, run, sleep, timeout, tune_allocator
 from forebay.engine.object_pool import ObjectPool
 from forebay.engine.once import Once
+from forebay.engine.pool import Pool
 from forebay.engine.proxy_protocol import ProxyProtocol
 from forebay.engine.read_write_lock import ReadWriteLock
 from forebay.engine.reconnecting import Reconnecting
@@ -65,6 +66,7 @@ __all__ = [
     "Once",
     "Outbound",
     "PeerCertificate",
+    "Pool",
     "Priority",
     "ProxyProtocol",
     "Queue",

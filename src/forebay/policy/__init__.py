@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from forebay.policy.outlier_rules import OutlierRules
     from forebay.policy.outlier_target import Change
     from forebay.policy.outliers import Outliers
+    from forebay.policy.pool import PoolPlan
     from forebay.policy.pool_settings import PoolSettings
     from forebay.policy.priority import Priority
     from forebay.policy.quantiles import Quantiles
@@ -58,6 +59,7 @@ __all__ = [
     "Member",
     "OutlierRules",
     "Outliers",
+    "PoolPlan",
     "PoolSettings",
     "Priority",
     "Quantiles",
@@ -99,6 +101,7 @@ _HOMES = {
     "Member": "balance",
     "OutlierRules": "outlier_rules",
     "Outliers": "outliers",
+    "PoolPlan": "pool",
     "PoolSettings": "pool_settings",
     "Priority": "priority",
     "Quantiles": "quantiles",
