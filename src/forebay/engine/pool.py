@@ -14,6 +14,7 @@ from forebay.engine.holders import PROGRAM_FILES, Taken, outside
 from forebay.engine.loop import now, ticker
 from forebay.engine.pool_borrowed import Borrowed
 from forebay.engine.pool_work import PoolWaiter, PoolWork
+from forebay.engine.tasks import current_task
 from forebay.policy.pool_actions import (
     ClosedBecause,
     Place,
@@ -30,7 +31,6 @@ R = TypeVar("R")
 _HELD = PlaceState.HELD
 
 _getframe = sys._getframe
-_current_task = asyncio.current_task
 
 
 class Pool(PoolWork[K, R]):
@@ -148,7 +148,7 @@ class Pool(PoolWork[K, R]):
         if place is None or (self._is_open is not None and not self._is_open(place.resource)):
             place = await self._wait(key, timeout, deadline, code, offset, place)
         else:
-            place.holder = (code, offset, _current_task(self._loop))
+            place.holder = (code, offset, current_task())
         resource: R = place.resource
         return resource
 
@@ -157,7 +157,7 @@ class Pool(PoolWork[K, R]):
         place = self._plan.take(key, now())
         if place is None or (self._is_open is not None and not self._is_open(place.resource)):
             return await self._wait(key, timeout, deadline, code, offset, place)
-        place.holder = (code, offset, _current_task(self._loop))
+        place.holder = (code, offset, current_task())
         return place
 
     def try_acquire(self, key: K) -> R | None:
@@ -172,7 +172,7 @@ class Pool(PoolWork[K, R]):
         code, offset = frame.f_code, frame.f_lasti
         if code.co_filename not in PROGRAM_FILES:
             code, offset = outside(frame)
-        place.holder = (code, offset, _current_task(self._loop))
+        place.holder = (code, offset, current_task())
         resource: R = place.resource
         return resource
 
@@ -226,7 +226,7 @@ class Pool(PoolWork[K, R]):
         """A place of ``key`` that is held by now, after as long as it takes."""
         if self.state is State.NEW:
             raise RuntimeError(f"pool {self.name} is not started")
-        taken: Taken = (code, offset, _current_task())
+        taken: Taken = (code, offset, current_task())
         if self._is_open is not None:
             found = self._first_open(key, closed)
             if found is not None:
