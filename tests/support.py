@@ -57,7 +57,8 @@ class RawClient:
     @classmethod
     async def connect(cls, port: int, host: str = "127.0.0.1") -> RawClient:
         """Connect."""
-        return cls(*await asyncio.wait_for(asyncio.open_connection(host, port, limit=1 << 20), 5))
+        async with asyncio.timeout(5):  # wait_for of Python 3.11 may lose a cancellation
+            return cls(*await asyncio.open_connection(host, port, limit=1 << 20))
 
     async def send(self, data: bytes) -> None:
         """Send ``data`` and wait until it is on its way."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 
 import pytest
 
 from forebay.engine import Connection, TCPServer
 from forebay.testing import FaultProxy
+from forebay.testing.fault_flow import LARGEST_HELD, LEAST_HELD
+from forebay.testing.fault_pipe import Passed
 from tests.engine.support import open_sockets
 from tests.support import RawClient, eventually, free_port, running
 
@@ -208,3 +212,353 @@ async def test_it_leaves_nothing_behind() -> None:
             for client in clients:
                 client.writer.transport.abort()
     await eventually(lambda: open_sockets() <= before)
+
+
+async def hello(proxy: FaultProxy) -> RawClient:
+    """A client whose connection is in use."""
+    client = await connect(proxy)
+    await client.send(b"hello")
+    assert await client.exactly(5) == b"hello"
+    return client
+
+
+async def test_directions_are_apart(proxy: FaultProxy) -> None:
+    """What one has, the other has not; what is set on the proxy, both have."""
+    client = await hello(proxy)
+    proxy.down.latency = 0.15
+    began = asyncio.get_running_loop().time()
+    await client.send(b"up")
+    await eventually(lambda: proxy.bytes_up == 7)
+    assert asyncio.get_running_loop().time() - began < 0.14
+    await client.exactly(2)
+    assert asyncio.get_running_loop().time() - began >= 0.14
+    assert (proxy.up.counts["latency"], proxy.down.counts["latency"]) == (0, 1)
+    with pytest.raises(RuntimeError, match=r"latency is 0.0 upward and 0.15 downward"):
+        _ = proxy.latency
+    proxy.latency = 0.01
+    assert (proxy.latency, proxy.up.latency, proxy.down.latency) == (0.01, 0.01, 0.01)
+    await client.close()
+
+
+async def test_black_hole_of_one_direction(proxy: FaultProxy) -> None:
+    """The server hears the client, and the client hears nothing, the end included, until it is over."""
+    client = await hello(proxy)
+    proxy.down.black_hole = True
+    await client.send(b"on")
+    client.send_eof()
+    await eventually(lambda: proxy.bytes_up == 7)
+    with pytest.raises(TimeoutError):
+        await client.exactly(1, timeout=0.1)
+    assert (proxy.bytes_down, proxy.down.counts["black_hole"], proxy.up.counts["black_hole"]) == (5, 1, 0)
+    proxy.down.black_hole = False
+    assert await client.rest() == b"on$"
+    await client.close()
+
+
+async def test_slices(proxy: FaultProxy) -> None:
+    """Data arrives in small pieces, one by one, and whole."""
+    client = await hello(proxy)
+    proxy.down.set(slice=10, slice_pause=0.02)
+    data = bytes(range(95))
+    await client.send(data)
+    pieces: list[bytes] = []
+    while sum(map(len, pieces)) < 95:
+        pieces.append(await asyncio.wait_for(client.reader.read(1000), 5))
+    assert b"".join(pieces) == data
+    assert len(pieces[0]) == 10
+    assert len(pieces) >= 5, "two or more may come together when this test is late, not all"
+    assert proxy.down.counts["slice"] == 9
+    await client.close()
+
+
+async def test_reset_after_no_time(proxy: FaultProxy) -> None:
+    """New connections are reset at once, and open ones when it is set."""
+    client = await hello(proxy)
+    proxy.up.reset_after = 0
+    for one in (client, await connect(proxy)):
+        with pytest.raises(ConnectionResetError):
+            await one.exactly(1)
+        await one.close()
+    assert proxy.up.counts["reset_after"] == 2
+    assert proxy.resets == 0
+
+
+async def test_reset_after_a_time_counts_from_when_it_was_set(proxy: FaultProxy) -> None:
+    """It is not over yet when it is changed, so it never comes when it is switched off."""
+    client = await hello(proxy)
+    proxy.down.reset_after = 0.1
+    await asyncio.sleep(0.05)
+    proxy.down.reset_after = None
+    await asyncio.sleep(0.1)
+    await client.send(b"still")
+    assert await client.exactly(5) == b"still"
+    proxy.down.reset_after = 0.05
+    with pytest.raises(ConnectionResetError):
+        await client.exactly(1)
+    await client.close()
+
+
+async def test_reset_after_bytes(proxy: FaultProxy) -> None:
+    """Exactly so many go that way; what goes the other way does not count."""
+    proxy.down.reset_after_bytes = 7
+    client = await hello(proxy)
+    await client.send(b"12345")
+    received = b""
+    with pytest.raises(ConnectionResetError):
+        while True:
+            received += await client.exactly(1)
+    assert received == b"12"
+    assert (proxy.bytes_up, proxy.bytes_down, proxy.down.counts["reset_after_bytes"]) == (10, 7, 1)
+    await client.close()
+
+
+async def test_timeout(proxy: FaultProxy) -> None:
+    """Nothing passes, and the connection is closed, without a reset, though there was data for the server."""
+    client = await hello(proxy)
+    proxy.up.timeout = 0.1
+    await client.send(b"lost")
+    assert await asyncio.wait_for(client.reader.read(), 5) == b""
+    assert proxy.bytes_up == 5
+    assert proxy.up.counts["timeout"] == 1
+    await client.close()
+    await eventually(lambda: proxy.connections == 0)
+
+
+async def test_timeout_that_is_switched_off(proxy: FaultProxy) -> None:
+    """What waited arrives, and the connection lives."""
+    client = await hello(proxy)
+    proxy.up.timeout = 30
+    await client.send(b"late")
+    await asyncio.sleep(0.05)
+    assert proxy.bytes_up == 5
+    proxy.up.timeout = None
+    assert await client.exactly(4) == b"late"
+    await client.close()
+
+
+@pytest.mark.parametrize("limit", [0, 1, 7])
+async def test_limit(proxy: FaultProxy, limit: int) -> None:
+    """Exactly so many bytes pass, then comes the end, without a reset, whatever the client still sends."""
+    client = await connect(proxy)
+    proxy.down.limit = limit
+    await client.send(bytes(100_000))
+    assert await asyncio.wait_for(client.reader.read(), 5) == bytes(limit)
+    await client.send(b"more")
+    assert proxy.connections == 1, "it hears the client out"
+    await client.close()
+    await eventually(lambda: proxy.connections == 0)
+    assert (proxy.bytes_down, proxy.down.counts["limit"]) == (limit, 1)
+
+
+async def test_a_client_that_does_not_hear_the_end(proxy: FaultProxy) -> None:
+    """After a second it is left, and sooner by a reset."""
+    proxy.down.limit = 3
+    client, other = await connect(proxy), await connect(proxy)
+    for one in (client, other):
+        await one.send(b"hello")
+        assert await asyncio.wait_for(one.reader.read(), 5) == b"hel"
+    began = asyncio.get_running_loop().time()
+    await eventually(lambda: proxy.connections == 0)
+    assert asyncio.get_running_loop().time() - began < 2
+    third = await connect(proxy)
+    await third.send(b"hello")
+    assert await asyncio.wait_for(third.reader.read(), 5) == b"hel"
+    began = asyncio.get_running_loop().time()
+    assert await proxy.reset() == 1
+    assert asyncio.get_running_loop().time() - began < 0.5
+    for one in (client, other, third):
+        await one.close()
+
+
+async def shares(proxy: FaultProxy, share: float, count: int) -> list[bool]:
+    """Which of so many connections, one after another, have faults."""
+    passed: list[Passed] = []
+    proxy.on_passed = passed.append
+    proxy.share = share
+    for number in range(count):
+        client = await connect(proxy)
+        client.send_eof()
+        await client.rest()
+        await client.close()
+        while len(passed) <= number:  # it ends as soon as the loop has its turn
+            await asyncio.sleep(0)
+    assert all(one.has_faults[0] == one.has_faults[1] for one in passed), "both directions draw together"
+    return [one.has_faults[0] for one in passed]
+
+
+async def test_share(proxy: FaultProxy) -> None:
+    """So many connections have the faults, the same ones with the same seed, and more of them with a larger share."""
+    async with FaultProxy(proxy.target, seed=1) as one, FaultProxy(proxy.target, seed=1) as same:
+        assert (half := await shares(one, 0.5, 30)) == await shares(same, 0.5, 30)
+        assert 5 <= sum(half) <= 25
+    async with FaultProxy(proxy.target, seed=1) as more, FaultProxy(proxy.target, seed=2) as other:
+        most = await shares(more, 0.8, 30)
+        assert all(late or not early for early, late in zip(half, most, strict=True))
+        assert sum(most) > sum(half)
+        assert await shares(other, 0.5, 30) != half
+    assert not any(await shares(proxy, 0, 5))
+    assert all(await shares(proxy, 1, 5))
+
+
+async def test_a_share_of_none_has_no_faults(proxy: FaultProxy) -> None:
+    """Not even those that end connections; and open ones have them as soon as they are among the share."""
+    proxy.share = 0
+    proxy.set(reset_after=0, black_hole=True, limit=1)
+    client = await hello(proxy)
+    proxy.down.share = 1
+    with pytest.raises(ConnectionResetError):
+        await client.exactly(1)
+    await client.close()
+
+
+async def test_flapping(proxy: FaultProxy) -> None:
+    """It is there and gone by turns until it is told not to; then it is there."""
+    client = await hello(proxy)
+    proxy.flapping = (0.05, 0.05)
+    assert await client.rest() == b""
+    await client.close()
+    await eventually(lambda: proxy.flaps >= 3)
+    proxy.flapping = None
+    flaps = proxy.flaps
+    client = await hello(proxy)
+    await asyncio.sleep(0.15)
+    assert proxy.flaps == flaps
+    await client.send(b"x")
+    assert await client.exactly(1) == b"x"
+    await client.close()
+    with pytest.raises(ValueError, match=r"flapping \(0, 0\): must take some time"):
+        proxy.flapping = (0, 0)
+
+
+async def test_flapping_ends_with_the_proxy(proxy: FaultProxy) -> None:
+    """Given before it runs, it begins with it; nothing of it is left when the proxy is gone."""
+    other = FaultProxy(proxy.target)
+    other.flapping = (0.01, 30)
+    before = asyncio.all_tasks()
+    async with other:
+        await eventually(lambda: other.flaps == 1)
+    assert asyncio.all_tasks() <= before
+
+
+async def test_a_slow_client_is_slow_for_the_server() -> None:
+    """What nobody reads is not piled up; with latency there is room for what is under way, and no more."""
+    sent = 0
+
+    async def flood(conn: Connection) -> None:
+        nonlocal sent
+        while True:
+            await conn.send(bytes(65536))
+            sent += 65536
+
+    async with running(TCPServer(flood, bind="tcp://127.0.0.1:0")) as server:
+        for latency, least, most in ((0.0, 0, LEAST_HELD), (60.0, 100e6 * 0.1, LARGEST_HELD)):
+            async with FaultProxy(server.addresses[0], latency=latency) as proxy:
+                sent = 0
+                client = await RawClient.connect(proxy.address.port)
+                client.reader._transport.pause_reading()  # type: ignore[attr-defined]  # else it would read some
+                before = -1
+                while sent != before:
+                    before = sent
+                    await asyncio.sleep(0.2)
+                assert least <= proxy.held < most + 70_000
+                client.writer.transport.abort()
+
+
+async def test_play(proxy: FaultProxy) -> None:
+    """Each step is done when it is its turn, for open connections too; what it leaves stays."""
+    client = await hello(proxy)
+    playing = asyncio.create_task(
+        proxy.play(
+            [(0, {"down": {"black_hole": True}}), (0.15, {"clear": True, "latency": 0.01}), (0.3, {"reset": True})]
+        )
+    )
+    await client.send(b"held")
+    with pytest.raises(TimeoutError):
+        await client.exactly(1, timeout=0.1)
+    assert await client.exactly(4) == b"held"
+    assert await client.rest() == b""
+    await playing
+    assert (proxy.latency, proxy.down.black_hole, proxy.resets) == (0.01, False, 1)
+    await client.close()
+
+
+async def test_a_script_that_is_wrong_is_not_begun(proxy: FaultProxy) -> None:
+    """The error says which step, and what there is."""
+    with pytest.raises(ValueError, match=r"step 2: unknown fault 'latncy': valid are latency, jitter, .*reset"):
+        await proxy.play([(0, {"latency": 1.0}), (1, {"latncy": 1.0})])
+    with pytest.raises(ValueError, match=r"down: unknown fault 'refuse': valid are latency"):
+        await proxy.apply({"latency": 1.0, "down": {"refuse": True}})
+    assert proxy.latency == 0
+
+
+async def test_unknown_faults(proxy: FaultProxy) -> None:
+    """A name that is mistyped sets nothing silently."""
+    with pytest.raises(AttributeError, match="unknown fault 'latncy': valid are latency, jitter"):
+        proxy.up.latncy = 1  # type: ignore[attr-defined]  # that is what is tried
+    with pytest.raises(AttributeError):
+        proxy.latncy = 1  # type: ignore[attr-defined]  # that is what is tried
+    with pytest.raises(ValueError, match=r"latency -1: must be at least 0 \(seconds\)"):
+        proxy.latency = -1
+
+
+async def test_statistics(proxy: FaultProxy) -> None:
+    """All counters, as plain values; and who has passed, in one line."""
+    passed: list[Passed] = []
+    proxy.on_passed = passed.append
+    proxy.down.limit = 5
+    client = await hello(proxy)
+    assert await asyncio.wait_for(client.reader.read(), 5) == b""
+    await client.close()
+    await eventually(lambda: passed)
+    assert str(passed[0]).startswith("#1 from 127.0.0.1:")
+    assert str(passed[0]).endswith("s, down.limit")
+    found = proxy.statistics()
+    assert (found["accepted"], found["bytes_up"], found["bytes_down"], found["held"]) == (1, 5, 5, 0)
+    assert found["down"]["limit"] == 1
+    assert sum(found["up"].values()) == 0
+
+
+@pytest.mark.parametrize("faults", ["none", "latency", "black_hole", "limit", "flapping", "script"])
+async def test_cancelled_at_any_moment(faults: str) -> None:
+    """Whatever it does, and whenever it is cancelled, nothing of it is left."""
+    before = open_sockets()
+    tasks = len(asyncio.all_tasks())
+    async with running(TCPServer(repeat, bind="tcp://127.0.0.1:0")) as server:
+
+        async def use() -> None:
+            async with FaultProxy(server.addresses[0]) as proxy:
+                if faults == "flapping":
+                    proxy.flapping = (0.005, 0.005)
+                elif faults not in ("none", "script"):
+                    setattr(proxy.down, faults, faults == "black_hole" or 1)
+                with ExitStack() as stack:
+                    for _ in range(3):  # none of this waits, so nothing of it is cancelled
+                        client = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.address.port)))
+                        client.sendall(b"hello")
+                    if faults == "script":
+                        await proxy.play([(0, {"latency": 0.01}), (0.005, {"reset": True})], loops=0)
+                    await asyncio.sleep(10)
+
+        for turns in range(0, 40, 3):
+            task = asyncio.create_task(use())
+            for _ in range(turns):
+                await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.wait({task})
+            assert task.cancelled()
+    await eventually(lambda: open_sockets() <= before)
+    await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
+
+
+async def test_where_it_listens(proxy: FaultProxy) -> None:
+    """At an address of one's own, which is free again afterwards; one that is taken is an error that leaves nothing."""
+    port = free_port()
+    async with FaultProxy(proxy.target, listen=f"tcp://127.0.0.1:{port}") as other:
+        assert other.address.port == port
+        client = await hello(other)
+        await client.close()
+        with pytest.raises(OSError, match="in use"):
+            async with FaultProxy(proxy.target, listen=f"tcp://127.0.0.1:{port}"):
+                raise AssertionError("it listens where another one does")
+    async with FaultProxy(proxy.target, listen=f"tcp://127.0.0.1:{port}"):
+        pass

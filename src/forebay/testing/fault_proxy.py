@@ -5,68 +5,145 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-import struct
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
-from forebay.engine.address import Address, parse_address
+from forebay.engine.address import ANY_HOST, Address, join_host_port, parse_address
+from forebay.engine.loop import now
+from forebay.testing.fault_pipe import Passed, Pipe
+from forebay.testing.fault_script import Change, Script, check_change, check_flapping
+from forebay.testing.faults import SETTINGS, Faults, FaultSettings
 
 __all__ = ["FaultProxy"]
 
-_CHUNK = 64 * 1024
-_IN_FLIGHT = 64  # chunks under way, per direction, while there is latency
-_SLICES_PER_SECOND = 50  # in which a limited bandwidth is dealt out
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+T = TypeVar("T")
+
+
+class _Both(Generic[T]):
+    """A setting of both directions."""
+
+    __slots__ = ("name",)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, proxy: None, owner: type) -> _Both[T]: ...
+
+    @overload
+    def __get__(self, proxy: FaultProxy, owner: type) -> T: ...
+
+    def __get__(self, proxy: FaultProxy | None, owner: type) -> _Both[T] | T:
+        if proxy is None:
+            return self
+        up, down = getattr(proxy.up, self.name), getattr(proxy.down, self.name)
+        if up != down:
+            raise RuntimeError(f"{self.name} is {up!r} upward and {down!r} downward: ask proxy.up or proxy.down")
+        return cast(T, up)
+
+    def __set__(self, proxy: FaultProxy, value: T) -> None:
+        for faults in (proxy.up, proxy.down):
+            setattr(faults, self.name, value)
 
 
 class FaultProxy:
-    """Forwards TCP connections from a port of 127.0.0.1 to ``target``, with faults that can be switched while it runs.
+    """Forwards TCP connections from a port to ``target``, with faults that can be switched while it runs.
 
     ::
 
         async with FaultProxy("tcp://127.0.0.1:7000") as proxy:
             client = await dial(proxy.address)
             proxy.latency = 0.2
+            proxy.down.bandwidth = 100_000
             await proxy.reset()
 
-    Faults, all off at first:
+    ``up`` (from clients to the server) and ``down`` (from the server to clients) have the faults of one direction each:
+    see :class:`Faults`. Each is an attribute of the proxy as well. Setting that sets both; reading it raises
+    ``RuntimeError`` while they differ. A connection is made to the server only when upward is no black hole.
 
-    * ``latency``, ``jitter``: seconds that everything takes longer, each way, and up to how much more by chance. What
-      was sent first arrives first all the same.
-    * ``bandwidth``: bytes per second, per connection and direction; ``None``: no limit.
-    * ``black_hole``: connections are accepted and kept open, and nothing is forwarded either way, ends included. What
-      was sent meanwhile arrives when it is switched off.
+    Besides, of the proxy as a whole:
+
     * ``cut_after``: connections are reset once this many bytes were forwarded, both ways together; ``None``: never.
-    * :meth:`reset`, :meth:`half_close`, :meth:`refuse` and :meth:`accept`, :meth:`flap`.
+    * ``flapping``: ``(up, down)``: it accepts connections for so many seconds, then resets all and refuses new ones for
+      so many, and so on; ``None``: it does not, which accepts again.
+    * :meth:`reset`, :meth:`half_close`, :meth:`refuse` and :meth:`accept`, :meth:`flap`, :meth:`clear`.
+    * :meth:`play`: all of that by a script.
 
-    Counters: ``accepted`` (connections), ``bytes_up`` (to the server), ``bytes_down`` (to the client), ``resets``
-    (connections reset by :meth:`reset`), ``cuts`` (by ``cut_after``), ``unreachable`` (connections reset because the
-    server could not be connected to).
+    Counters: ``accepted`` (connections), ``bytes_up``, ``bytes_down``, ``resets`` (connections reset by :meth:`reset`
+    and by flapping), ``cuts`` (by ``cut_after``), ``unreachable`` (connections reset because the server could not be
+    connected to), ``flaps`` (how often it went down), and ``counts`` of ``up`` and ``down``. All are in
+    :meth:`statistics`.
 
-    :param seed: of the jitter.
-    :raises ValueError: ``target`` is not an address ``tcp://host:port``.
+    A direction holds 128 KiB at most per connection (and a read), so that one whose receiver is slow is slow for its
+    sender as well. With latency it holds what is under way: twice the bandwidth's worth, at most 16 MiB.
+
+    :param target: ``tcp://host:port``. A name is looked up as an IPv4 address.
+    :param listen: where; port 0: any free one.
+    :param seed: of chance: the same connections, in the same order, draw the same numbers.
+    :param on_passed: called with each connection that has ended.
+    :param faults: of both directions.
+    :raises ValueError: an address is none, or a fault is out of its bounds.
     """
+
+    __slots__ = (
+        "_bytes",
+        "_draws",
+        "_flapping",
+        "_flapping_task",
+        "_listener",
+        "_pipes",
+        "_port_keeper",
+        "accepted",
+        "cut_after",
+        "cuts",
+        "down",
+        "flaps",
+        "listen",
+        "on_passed",
+        "resets",
+        "seed",
+        "target",
+        "unreachable",
+        "up",
+    )
+
+    latency: _Both[float] = _Both()
+    jitter: _Both[float] = _Both()
+    bandwidth: _Both[float | None] = _Both()
+    slice: _Both[int | None] = _Both()
+    slice_pause: _Both[float] = _Both()
+    reset_after: _Both[float | None] = _Both()
+    reset_after_bytes: _Both[int | None] = _Both()
+    timeout: _Both[float | None] = _Both()
+    black_hole: _Both[bool] = _Both()
+    limit: _Both[int | None] = _Both()
+    share: _Both[float] = _Both()
 
     def __init__(
         self,
         target: str | Address,
         *,
-        latency: float = 0.0,
-        jitter: float = 0.0,
-        bandwidth: float | None = None,
+        listen: str | Address = "tcp://127.0.0.1:0",
         cut_after: int | None = None,
         seed: int = 0,
+        on_passed: Callable[[Passed], None] | None = None,
+        **faults: Unpack[FaultSettings],
     ) -> None:
         self.target = parse_address(target) if isinstance(target, str) else target
-        self.latency = latency
-        self.jitter = jitter
-        self.bandwidth = bandwidth
+        self.listen = parse_address(listen) if isinstance(listen, str) else listen
         self.cut_after = cut_after
-        self.accepted = self.bytes_up = self.bytes_down = self.resets = self.cuts = self.unreachable = 0
-        self.random = random.Random(seed)  # noqa: S311 - it shakes the latency, nothing is secret
-        self._open = asyncio.Event()
-        self._open.set()
+        self.seed = seed
+        self.on_passed = on_passed
+        self.up = Faults(self._changed, **faults)
+        self.down = Faults(self._changed, **faults)
+        self.accepted = self.resets = self.cuts = self.unreachable = self.flaps = 0
+        self._bytes = [0, 0]  # of connections that have ended
+        self._draws = random.Random(seed)  # noqa: S311 - it picks those that have faults, nothing is secret
         self._port_keeper: socket.socket | None = None
         self._listener: socket.socket | None = None
-        self._pipes: dict[_Pipe, asyncio.Task[None]] = {}
+        self._pipes: dict[Pipe, asyncio.Task[None]] = {}
+        self._flapping: tuple[float, float] | None = None
+        self._flapping_task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<FaultProxy to {self.target} connections={self.connections} accepted={self.accepted}>"
@@ -79,7 +156,7 @@ class FaultProxy:
         """
         if self._port_keeper is None:
             raise RuntimeError("the proxy is not running")
-        return Address("tcp", "127.0.0.1", self._port_keeper.getsockname()[1])
+        return Address("tcp", *self._port_keeper.getsockname()[:2])
 
     @property
     def connections(self) -> int:
@@ -87,38 +164,94 @@ class FaultProxy:
         return len(self._pipes)
 
     @property
-    def black_hole(self) -> bool:
-        """Whether nothing is forwarded."""
-        return not self._open.is_set()
+    def bytes_up(self) -> int:
+        """Bytes forwarded to the server."""
+        return self._bytes[0] + sum(pipe.up.forwarded for pipe in self._pipes)
 
-    @black_hole.setter
-    def black_hole(self, value: bool) -> None:
-        if value:
-            self._open.clear()
-        else:
-            self._open.set()
+    @property
+    def bytes_down(self) -> int:
+        """Bytes forwarded to clients."""
+        return self._bytes[1] + sum(pipe.down.forwarded for pipe in self._pipes)
+
+    @property
+    def held(self) -> int:
+        """Bytes that were read and not forwarded yet, of all connections and both ways, and what keeping them takes."""
+        return sum(pipe.up.held + pipe.down.held for pipe in self._pipes)
+
+    @property
+    def flapping(self) -> tuple[float, float] | None:
+        """Seconds up and seconds down; None: it is up all the time."""
+        return self._flapping
+
+    @flapping.setter
+    def flapping(self, value: tuple[float, float] | None) -> None:
+        self._flapping = check_flapping(value)
+        self._follow_flapping()
+
+    def statistics(self) -> dict[str, Any]:
+        """All counters, and those of the faults of each direction."""
+        return {
+            "accepted": self.accepted,
+            "connections": self.connections,
+            "bytes_up": self.bytes_up,
+            "bytes_down": self.bytes_down,
+            "held": self.held,
+            "resets": self.resets,
+            "cuts": self.cuts,
+            "unreachable": self.unreachable,
+            "flaps": self.flaps,
+            "up": dict(self.up.counts),
+            "down": dict(self.down.counts),
+        }
 
     async def __aenter__(self) -> FaultProxy:
         # The port is ours as long as this socket is bound to it; that it does not listen refuses connections.
-        self._port_keeper = _bound(0)
-        self.accept()
+        self._port_keeper = _bound(self.listen.host, self.listen.port)
+        try:
+            self.accept()
+        except BaseException:
+            self._close_port()
+            raise
+        self._follow_flapping()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         try:
-            self.refuse()
-            await self.reset()
+            flapping, self._flapping_task = self._flapping_task, None
+            if flapping is not None:
+                flapping.cancel()
+                await asyncio.wait({flapping})
         finally:
-            if self._port_keeper is not None:
-                self._port_keeper.close()
-                self._port_keeper = None
+            self.refuse()
+            self._close_port()  # first, as the rest may be cancelled
+            await self.reset()
+
+    def _close_port(self) -> None:
+        if self._port_keeper is not None:
+            self._port_keeper.close()
+            self._port_keeper = None
 
     # Faults
+
+    def set(self, **settings: Unpack[FaultSettings]) -> None:
+        """Change several faults of both directions at once: all or, when one is wrong, none."""
+        for faults in (self.up, self.down):
+            faults.set(**settings)
+
+    def clear(self) -> None:
+        """Switch all faults off, and accept connections. Those that are open stay so."""
+        self.up.clear()
+        self.down.clear()
+        self.cut_after = None
+        self.flapping = None
+        if self._port_keeper is not None:
+            self.accept()
 
     def accept(self) -> None:
         """Take connections, as at first. Undoes :meth:`refuse`."""
         if self._listener is None:
-            self._listener = _bound(self.address.port)
+            address = self.address
+            self._listener = _bound(address.host, address.port)
             self._listener.listen(128)
             asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
@@ -135,12 +268,11 @@ class FaultProxy:
         :return: how many there were.
         """
         pipes = dict(self._pipes)
-        for pipe, task in pipes.items():
-            pipe.reset = True
-            task.cancel()
+        self.resets += len(pipes)
+        for pipe in pipes:
+            pipe.break_off()
         if pipes:
             await asyncio.wait(list(pipes.values()))
-        self.resets += len(pipes)
         return len(pipes)
 
     def half_close(self) -> int:
@@ -149,176 +281,147 @@ class FaultProxy:
         :return: how many connections there were.
         """
         for pipe in self._pipes:
-            pipe.end_of_server()
+            pipe.down.shut_sink()
         return len(self._pipes)
 
     async def flap(self, times: int, *, up: float, down: float) -> None:
         """Go down and come up again, ``times`` times: reset what is open and refuse for ``down`` seconds, then accept
         for ``up`` seconds."""
         for _ in range(times):
-            self.refuse()
-            await self.reset()
-            await asyncio.sleep(down)
-            self.accept()
+            await self._go_down(down)
             await asyncio.sleep(up)
+
+    async def play(self, script: Script | Iterable[tuple[float, Change]], *, loops: int | None = None) -> None:
+        """Do what the script says when it says so; return after its last step. Its faults then stay as they are.
+
+        ::
+
+            await proxy.play([
+                (0.0, {"latency": 0.2, "down": {"bandwidth": 100_000}}),
+                (5.0, {"clear": True, "reset": True}),
+            ])
+
+        A step's changes are faults by name (of both directions), ``up`` and ``down`` (dictionaries of faults),
+        ``cut_after``, ``flapping``, ``refuse`` (True or False), and, with True, ``clear``, ``half_close``, ``reset``.
+        A step that is late, as the program was busy, does not make those after it late.
+
+        :param loops: how often, if not as the script says; 0: for ever.
+        :raises ValueError: a step is not one, with its number and what would be valid. Nothing was done.
+        """
+        if not isinstance(script, Script):
+            script = Script(tuple(script), 1 if loops is None else loops)
+        elif loops is not None:
+            script = Script(script.steps, loops)
+        began = now()
+        played = 0
+        while script.loops == 0 or played < script.loops:
+            for at, change in script.steps:
+                await asyncio.sleep(max(0.0, began + at - now()))
+                await self.apply(change)
+            began += script.steps[-1][0] if script.steps else 0.0
+            played += 1
+
+    async def apply(self, change: Change) -> None:
+        """Do what one step of a script says, at once.
+
+        :raises ValueError: it cannot be done, with what is valid. Nothing was done.
+        """
+        check_change(change)
+        if change.get("clear"):
+            self.clear()
+        self.set(**cast(FaultSettings, {name: value for name, value in change.items() if name in SETTINGS}))
+        self.up.set(**change.get("up", {}))
+        self.down.set(**change.get("down", {}))
+        self.cut_after = change.get("cut_after", self.cut_after)
+        if "flapping" in change:
+            self.flapping = change["flapping"]
+        if "refuse" in change:
+            (self.refuse if change["refuse"] else self.accept)()
+        if change.get("half_close"):
+            self.half_close()
+        if change.get("reset"):
+            await self.reset()
 
     # What is behind them
 
-    async def passable(self) -> None:
-        """Return when it is no black hole."""
-        await self._open.wait()
+    def _changed(self) -> None:
+        for pipe in self._pipes:
+            pipe.changed()
+
+    async def _go_down(self, seconds: float) -> None:
+        self.flaps += 1
+        self.refuse()
+        await self.reset()
+        await asyncio.sleep(seconds)
+        self.accept()
+
+    def _follow_flapping(self) -> None:
+        """Begin what ``flapping`` says, in place of what it said before."""
+        if self._port_keeper is None:
+            return
+        if self._flapping_task is not None:
+            self._flapping_task.cancel()
+            self._flapping_task = None
+            self.accept()
+        if self._flapping is not None:
+            self._flapping_task = asyncio.get_running_loop().create_task(self._flap_on(*self._flapping))
+
+    async def _flap_on(self, up: float, down: float) -> None:
+        while True:
+            await asyncio.sleep(up)
+            await self._go_down(down)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
-            client, _ = listener.accept()
+            client, peer = listener.accept()
         except OSError:  # it left again
             return
         client.setblocking(False)
         self.accepted += 1
-        pipe = _Pipe(self, client)
+        try:
+            pipe = Pipe(
+                client,
+                join_host_port(*peer[:2]),
+                self.target,
+                number=self.accepted,
+                faults=(self.up, self.down),
+                draw=self._draws.random(),
+                seed=self.seed,
+                cut_after=lambda: self.cut_after,
+            )
+        except OSError:  # too many open files: there is none for the connection to the server
+            client.close()
+            self.unreachable += 1
+            return
         task = self._pipes[pipe] = asyncio.get_running_loop().create_task(pipe.run())
         task.add_done_callback(lambda _: self._ended(pipe))
 
-    def _ended(self, pipe: _Pipe) -> None:
+    def _ended(self, pipe: Pipe) -> None:
         del self._pipes[pipe]
         pipe.close()
+        passed = pipe.passed()
+        self._bytes[0] += passed.bytes_up
+        self._bytes[1] += passed.bytes_down
+        self.unreachable += passed.end == "unreachable"
+        self.cuts += passed.end == "cut_after"
+        if self.on_passed is not None:
+            self.on_passed(passed)
 
 
-class _Pipe:
-    """One connection: the client's socket, the server's, and what goes on between them."""
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket bound to where we listen.
 
-    def __init__(self, proxy: FaultProxy, client: socket.socket) -> None:
-        self.proxy = proxy
-        self.client = client
-        self.server = socket.socket()
-        self.reset = False
-        self.forwarded = 0
-        self.server_ended = False  # the client was told that it has
-
-    async def run(self) -> None:
-        """From the client's connection to its end."""
-        self.server.setblocking(False)
-        await self.proxy.passable()
-        target = self.proxy.target
-        try:
-            await asyncio.get_running_loop().sock_connect(self.server, (target.host, target.port))
-        except OSError:
-            self.proxy.unreachable += 1
-            self.reset = True
-            return
-        for sock in (self.client, self.server):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await self._forward()
-
-    def close(self) -> None:
-        """Close both ends, with a reset where there was one."""
-        for sock in (self.client, self.server):
-            if self.reset:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            sock.close()
-
-    def end_of_server(self) -> None:
-        """Tell the client that nothing more comes."""
-        if not self.server_ended:
-            self.server_ended = True
-            _shut(self.client)
-
-    async def _forward(self) -> None:
-        """Return when both ends have said all, or as soon as one is broken."""
-        directions: list[asyncio.Queue[tuple[float, bytes]]] = [asyncio.Queue(_IN_FLIGHT), asyncio.Queue(_IN_FLIGHT)]
-        upward, downward = directions
-        loop = asyncio.get_running_loop()
-        tasks = [
-            loop.create_task(self._read(self.client, upward)),
-            loop.create_task(self._read(self.server, downward)),
-            loop.create_task(self._write(upward, self.server)),
-            loop.create_task(self._write(downward, self.client)),
-        ]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            for task in tasks:
-                if task.done() and (error := task.exception()) is not None:
-                    self.reset = True  # one end is broken: so is the other
-                    if not isinstance(error, OSError):
-                        raise error
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            for task in tasks:
-                if not task.cancelled():
-                    task.exception()  # the first one was looked at
-
-    async def _read(self, source: socket.socket, under_way: asyncio.Queue[tuple[float, bytes]]) -> None:
-        loop = asyncio.get_running_loop()
-        proxy = self.proxy
-        due = 0.0
-        data = b"?"
-        while data:
-            await proxy.passable()
-            data = await loop.sock_recv(source, _CHUNK)
-            late = proxy.latency + (proxy.jitter * proxy.random.random() if proxy.jitter else 0.0)
-            due = max(due, loop.time() + late)
-            await under_way.put((due, data))
-
-    async def _write(self, under_way: asyncio.Queue[tuple[float, bytes]], sink: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        proxy = self.proxy
-        while True:
-            due, data = await under_way.get()
-            if (wait := due - loop.time()) > 0:
-                await asyncio.sleep(wait)
-            if not data:
-                await proxy.passable()
-                if sink is self.client:
-                    self.end_of_server()
-                else:
-                    _shut(sink)
-                return
-            if sink is self.client and self.server_ended:
-                continue
-            await self._deliver(sink, data)
-
-    async def _deliver(self, sink: socket.socket, data: bytes) -> None:
-        """Send ``data`` as fast as the bandwidth allows, up to where the connection is cut."""
-        loop = asyncio.get_running_loop()
-        proxy = self.proxy
-        rest = memoryview(data)
-        while rest:
-            most = len(rest)
-            if proxy.bandwidth is not None:
-                most = min(most, max(1, int(proxy.bandwidth / _SLICES_PER_SECOND)))
-            if proxy.cut_after is not None:
-                most = min(most, max(0, proxy.cut_after - self.forwarded))
-            if proxy.bandwidth is not None:
-                await asyncio.sleep(most / proxy.bandwidth)
-            await proxy.passable()
-            part, rest = rest[:most], rest[most:]
-            self.forwarded += most
-            if sink is self.client:
-                proxy.bytes_down += most
-            else:
-                proxy.bytes_up += most
-            await loop.sock_sendall(sink, part)
-            if proxy.cut_after is not None and self.forwarded >= proxy.cut_after:
-                proxy.cuts += 1
-                raise ConnectionResetError("cut")
-
-
-def _bound(port: int) -> socket.socket:
-    sock = socket.socket()
+    :raises OSError: that is not possible.
+    """
+    name = None if host == ANY_HOST else host
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, where = found[0]
+    sock = socket.socket(family)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", port))
+        sock.bind(where)
     except BaseException:
         sock.close()
         raise
     return sock
-
-
-def _shut(sock: socket.socket) -> None:
-    try:
-        sock.shutdown(socket.SHUT_WR)
-    except OSError:  # it is broken, which its reader finds out
-        return
