@@ -13,12 +13,11 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from html import escape
 from pathlib import Path
 
 import click
 
-from benchmarks.plot import DARK, LIGHT, STYLE, STYLE_DARK, steps
+from benchmarks.plot import Curve, Graph, Span, draw_graphs
 from forebay.policy.budget import RetryBudget
 from forebay.policy.retry import Retry
 
@@ -153,65 +152,17 @@ def run(scene: Scene, clients: Naive | WithPolicies) -> Outcome:
     return outcome
 
 
-WIDTH, HEIGHT = 760, 320
-LEFT, TOP, RIGHT, LEGEND = 80, 56, 30, 280
-
-
 def picture(scene: Scene, outcomes: Sequence[Outcome], share: float) -> str:
     """Attempts per second over time, with what the share of the budget allows, as SVG."""
-    title = f"{scene.clients:,} clients; a server that fails {scene.failing:.0%} of what it is asked for a while"
     lines = [(outcome.name, outcome.attempts_in) for outcome in outcomes]
     lines.append(("new requests", outcomes[0].requests_in))
-    allowed = f"new requests and {share:.0%}"
+    curves = [Curve(name, [(at + 0.5, value) for at, value in enumerate(values)]) for name, values in lines]
     limit = sum(outcomes[0].requests_in) / scene.seconds * (1 + share)
-    ticks = steps(max(max(values) for _, values in lines))
-    right, bottom = LEFT + WIDTH, TOP + HEIGHT
-    width, height = right + RIGHT, bottom + 70 + 22 * ((len(lines) + 2) // 2)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return LEFT + x / scene.seconds * WIDTH, bottom - y / ticks[-1] * HEIGHT
-
-    def text(x: float, y: float, what: str, anchor: str = "start", kind: str = "label") -> str:
-        return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(what)}</text>'
-
-    def colours(of: Sequence[str]) -> str:
-        return "".join(f".c{number} {{ stroke: {colour} }} " for number, colour in enumerate(of))
-
-    looks = (
-        ".c1 { stroke-dasharray: 7 3 } .c3 { stroke-width: 1 } .budget { stroke-dasharray: 2 3 }"
-        " .bad { fill: #d55e00; fill-opacity: 0.08 }"
-    )
-    begin, end = place(scene.bad_from, 0)[0], place(scene.bad_until, 0)[0]
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-        f' role="img" aria-label="{escape(title)}">',
-        f"<style>{STYLE}{colours(LIGHT)}{looks}",
-        f"@media (prefers-color-scheme: dark) {{{STYLE_DARK}{colours(DARK)}}}</style>",
-        f'<rect class="page" width="{width}" height="{height}" rx="6"/>',
-        text(LEFT, 26, title, kind="heading"),
-        text(LEFT, TOP - 10, "attempts per second", kind="title"),
-        f'<rect class="bad" x="{begin:.1f}" y="{TOP}" width="{end - begin:.1f}" height="{HEIGHT}"/>',
-        text((begin + end) / 2, TOP + 16, f"the server fails {scene.failing:.0%}", "middle"),
-    ]
-    for tick in ticks:
-        y = place(0, tick)[1]
-        parts.append(f'<line class="{"grid" if tick else "axis"}" x1="{LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
-        parts.append(text(LEFT - 8, y + 4, f"{tick:,.0f}", "end"))
-    for second in steps(scene.seconds, 6):
-        if second <= scene.seconds:
-            parts.append(text(place(second, 0)[0], bottom + 20, f"{second:g}", "middle"))
-    parts.append(text(LEFT + WIDTH / 2, bottom + 40, "seconds", "middle"))
-    y = place(0, limit)[1]
-    parts.append(f'<line class="line budget c4" x1="{LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
-    for number, (_, values) in enumerate(lines):
-        points = " ".join("{:.1f},{:.1f}".format(*place(at + 0.5, value)) for at, value in enumerate(values))
-        parts.append(f'<polyline class="line c{number}" points="{points}"/>')
-    for number, name in enumerate([*(name for name, _ in lines), allowed]):
-        x, y = LEFT + number % 2 * LEGEND, bottom + 70 + 22 * (number // 2)
-        kind = "line budget" if name == allowed else "line"
-        parts.append(f'<line class="{kind} c{number}" x1="{x}" y1="{y - 4}" x2="{x + 28}" y2="{y - 4}"/>')
-        parts.append(text(x + 36, y, name))
-    return "\n".join([*parts, "</svg>", ""])
+    curves.append(Curve(f"new requests and {share:.0%}", [(0, limit)], "level"))
+    bad = Span(scene.bad_from, scene.bad_until, f"the server fails {scene.failing:.0%}")
+    title = f"{scene.clients:,} clients; a server that fails {scene.failing:.0%} of what it is asked for a while"
+    graph = Graph("attempts per second", curves, [bad])
+    return draw_graphs(title, "seconds", 0, scene.seconds, [graph], size=(760, 300))
 
 
 @click.command(help=__doc__)
