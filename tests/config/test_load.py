@@ -138,6 +138,13 @@ def test_broken_7_an_address_that_is_taken(shop: Path) -> None:
     assert problem.remedy == "choose another port"
 
 
+def test_a_key_for_a_balance_that_has_none(shop: Path) -> None:
+    """Else its owner would think that clients keep their target."""
+    (problem,) = problems_of(shop, ('"weighted-round-robin"', '"weighted-round-robin"\nhash_key = "path"'))
+    assert (problem.key, problem.line) == ("upstreams.users.hash_key", 18)
+    assert "consistent-hash" in problem.remedy
+
+
 def test_broken_8_a_balance_that_does_not_exist(shop: Path) -> None:
     """The nearest one is offered."""
     (problem,) = problems_of(shop, ('"weighted-round-robin"', '"least-connection"'))

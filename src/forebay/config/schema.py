@@ -38,7 +38,16 @@ Duration = Annotated[float, Meta(gt=0, le=86_400, extra={"unit": "duration"})]
 Size = Annotated[int, Meta(ge=1, le=2**40, extra={"unit": "size"})]
 Rate = Annotated[float, Meta(gt=0, extra={"unit": "rate"})]
 
-Balance = Literal["round-robin", "weighted-round-robin", "least-connections", "random", "p2c-ewma"]
+Balance = Literal[
+    "round-robin", "weighted-round-robin", "least-connections", "random", "p2c-ewma", "consistent-hash", "maglev"
+]
+HashKey = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?:client-ip|path|(?:header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+)\Z",
+        extra={"remedy": '"client-ip", "path", "header:NAME" or "cookie:NAME"'},
+    ),
+]
 Workers = Literal["auto"] | Annotated[int, Meta(ge=1, le=64)]  # auto: one per processor core that may be used
 Name = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z", extra={"remedy": "letters, digits, _ . and -"})
@@ -140,6 +149,7 @@ class Upstream(_Section, frozen=True):
 
     targets: Annotated[list[Target], Meta(min_length=1)]
     balance: Balance = "weighted-round-robin"
+    hash_key: HashKey = "client-ip"  # for consistent-hash and maglev: requests alike in this go to the same target
     health: Health | None = None
     connect_timeout: Duration = 3.0
     keepalive: Annotated[int, Meta(ge=0, le=10_000)] = 64  # idle connections kept per target and worker

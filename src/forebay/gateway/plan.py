@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from forebay.config import schema
 from forebay.errors import ConfigError, Problem
-from forebay.gateway.filters import make_filters
+from forebay.gateway.filters import make_filters, make_key_of
 from forebay.gateway.heads import RequestHeads
 from forebay.gateway.table import Pattern, Table
 from forebay.gateway.upstream import Upstream
@@ -17,11 +17,12 @@ __all__ = ["Plan", "Route"]
 class Route:
     """What is done with the requests a route takes, and how many got which answer."""
 
-    __slots__ = ("filters", "name", "retry", "statuses", "strip_prefix", "timeout", "upstream")
+    __slots__ = ("filters", "key_of", "name", "retry", "statuses", "strip_prefix", "timeout", "upstream")
 
     def __init__(self, config: schema.Route, upstream: Upstream, heads: RequestHeads) -> None:
         self.name = config.name
         self.upstream = upstream
+        self.key_of = make_key_of(upstream.hash_key, heads) if upstream.hash_key else None  # None: keys mean nothing
         self.timeout = config.timeout
         self.retry = Retry(config.retry.attempts, backoff=None)  # on another target: nothing to wait for
         self.strip_prefix = (config.strip_prefix or "").rstrip("/")
@@ -58,11 +59,11 @@ class Plan:
         except ValueError as error:
             raise ConfigError("gateway", [Problem(str(error))]) from None
 
-    def adopt(self, old: Plan) -> None:
+    def adopt(self, old: Plan, now: float) -> None:
         """Take over what ``old`` has learned and counted, wherever the names are the same."""
         for name, upstream in self.upstreams.items():
             if name in old.upstreams:
-                upstream.adopt(old.upstreams[name])
+                upstream.adopt(old.upstreams[name], now)
         before = {route.name: route for route in old.routes}
         for route in self.routes:
             if route.name in before:
@@ -106,7 +107,7 @@ class Plan:
                 "forebay_gateway_upstream_requests",
                 "counter",
                 "Tries, whatever came of them.",
-                [Sample("_total", labels, target.requests) for labels, target in targets],
+                [Sample("_total", labels, target.picks) for labels, target in targets],
             ),
             Family(
                 "forebay_gateway_upstream_failures",

@@ -84,7 +84,7 @@ class Proxy:
     def use(self, plan: Plan) -> None:
         """Send new requests where ``plan`` says. Those in flight finish as they began."""
         old, self.plan = self.plan, plan
-        plan.adopt(old)
+        plan.adopt(old, now())
         old.retire()
 
     async def shutdown(self) -> None:
@@ -189,7 +189,12 @@ class Forward(Receiver):
             exchange.attach(self)  # from here on we hear when the client leaves
         elif exchange.method in IDEMPOTENT:
             self._replay = []
-        self._target = target = self._route.upstream.pick(at)
+        route = self._route
+        if route.key_of is None:
+            target = route.upstream.pick(at)
+        else:
+            target = route.upstream.pick(at, key=route.key_of(exchange))
+        self._target = target
         idle = target.idle
         if idle:
             self._send(idle.pop(), at)
@@ -399,7 +404,7 @@ class Forward(Receiver):
         if target is not None:
             if not stale:
                 if at < self._patience - _IMPATIENT:  # else it was the client who gave it no time
-                    upstream.failed(target, error, at)
+                    upstream.broke(target, error, at)
                 self._tried.append(target)
             self._leave(target)
         exchange = self._exchange
@@ -428,13 +433,14 @@ class Forward(Receiver):
         self._give_up(error)
 
     def _pick_again(self, stale: Target | None, at: float) -> Target:
-        upstream = self._route.upstream
+        route = self._route
+        key = "" if route.key_of is None else route.key_of(self._exchange)
         if stale is not None:
             try:
-                return upstream.pick(at, (*self._tried, stale))
+                return route.upstream.pick(at, key=key, tried=(*self._tried, stale))
             except NoTarget:
                 pass  # the same target then
-        return upstream.pick(at, self._tried)
+        return route.upstream.pick(at, key=key, tried=self._tried)
 
     def _may_go_again(self, error: UpstreamError, attempt: int, at: float) -> bool:
         verdict = self._route.retry.decide(

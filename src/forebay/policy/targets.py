@@ -53,7 +53,6 @@ class Targets(Generic[T]):
 
     __slots__ = (
         "_available",
-        "_choose",
         "_enabled",
         "_evaluate_at",
         "_group",
@@ -96,7 +95,6 @@ class Targets(Generic[T]):
         self.no_target = 0  # picks that found nobody
         self.spill = 0.0  # the part of the work that goes to other zones
         self._enabled = enabled
-        self._choose = self.balancer.pick
         self._wants_latency = self.balancer.wants_latency
         self._group: dict[str, T] = {}
         self._available: Sequence[T] = ()  # to be chosen from
@@ -129,7 +127,7 @@ class Targets(Generic[T]):
 
     # -- the choice
 
-    def pick(self, now: float, *, key: str = "", tried: Sequence[T] = (), token: str = "") -> T:
+    def pick(self, now: float, key: str = "", tried: Sequence[T] = (), token: str = "") -> T:
         """The target for the next try, counted as in flight there until :meth:`leave`.
 
         :param key: what balancers that hash go by.
@@ -143,7 +141,7 @@ class Targets(Generic[T]):
         if tried or self.sticky is not None:
             target = self._pick_for(candidates, now, key, tried, token)
         elif len(candidates) > 1:
-            target = self._choose(candidates, now, key)
+            target = self.balancer.pick(candidates, now, key)
         elif candidates:
             target = candidates[0]
         else:
@@ -175,7 +173,7 @@ class Targets(Generic[T]):
             self.no_target += 1
             why = "was tried" if self._group else "has left"
             raise NoTarget(f"every target of {self.name or 'the group'} that is up {why}")
-        return candidates[0] if len(candidates) == 1 else self._choose(candidates, now, key)
+        return candidates[0] if len(candidates) == 1 else self.balancer.pick(candidates, now, key)
 
     def token(self, target: Target) -> str:
         """What a client that goes to ``target`` is to bring next time; empty: nothing."""
@@ -183,25 +181,32 @@ class Targets(Generic[T]):
 
     # -- what became of it
 
-    def answered(self, target: T, seconds: float, now: float, failed: bool = False) -> None:
-        """``target`` answered ``seconds`` after it was asked. ``failed``: with what counts as a failure, as a 503
-        may."""
+    def answered(self, target: T, seconds: float, now: float, failed: bool = False) -> bool:
+        """``target`` answered ``seconds`` after it was asked. True when that brought it back.
+
+        :param failed: it did with what counts as a failure, as a 503 may.
+        """
         if self._wants_latency and (not failed or seconds > target.latency):  # failing fast is not being fast
             target.observe(seconds, now)
         if failed:
             self.failed(target, "answer", now, seconds)
-            return
+            return False
         if self.outliers is not None and self._enabled:
             self._observe(target, False, seconds, now)
         if target.passive.standing is not _UP and target.passive.success():
             self._joined(target, "a request was answered", now)
             self._refresh(now)
+            return True
+        return False
 
-    def failed(self, target: T, why: str, now: float, seconds: float = 0.0) -> None:
-        """``target`` failed a request, after ``seconds``. ``why``: a short word that never changes."""
+    def failed(self, target: T, why: str, now: float, seconds: float = 0.0) -> bool:
+        """``target`` failed a request, after ``seconds``. True when that took it out, or keeps it out after a probe.
+
+        :param why: a short word that never changes.
+        """
         target.count_failure(why)
         if not self._enabled or target.gone:
-            return
+            return False
         if self.outliers is not None:
             self._observe(target, True, seconds, now)
         passive = target.passive
@@ -209,11 +214,13 @@ class Targets(Generic[T]):
             if passive.failure(now, why):
                 target.cause = f"{self._failures(passive, why)}; not ejected, as {out} of {len(self._group)} are"
                 passive.reset()
-            return
-        if passive.failure(now, why):
-            target.ejections += 1
-            target.cause = self._failures(passive, why)
-            self._refresh(now)
+            return False
+        if not passive.failure(now, why):
+            return False
+        target.ejections += 1
+        target.cause = self._failures(passive, why)
+        self._refresh(now)
+        return True
 
     @staticmethod
     def _failures(passive: PassiveHealth, why: str) -> str:
@@ -227,16 +234,18 @@ class Targets(Generic[T]):
             target.cause = "the request that tried it came to no verdict"
             self._recheck_at = -inf
 
-    def checked(self, target: T, why: str, now: float) -> None:
-        """A health check found ``target`` well (``why`` is empty) or not."""
+    def checked(self, target: T, why: str, now: float) -> bool:
+        """A health check found ``target`` well (``why`` is empty) or not. True when that took it out or brought it
+        back."""
         if not target.active.result(not why, why):
-            return
+            return False
         if why:
             target.ejections += 1
             target.cause = f"{target.active.fall} bad checks in a row, the last: {why}"
         else:
             self._joined(target, "health checks succeeded", now)
         self._refresh(now)
+        return True
 
     # -- who there is
 
