@@ -184,7 +184,9 @@ def _upstream(key: Key, upstream: Upstream, own: set[str], report: Report) -> No
     if all(target.backup for target in upstream.targets):
         report((*key, "targets"), "all targets are backups", "one must not be: remove its backup = true")
     if upstream.hash_key != "client-ip" and upstream.balance not in ("consistent-hash", "maglev"):
-        report((*key, "hash_key"), f"means nothing to {upstream.balance}", 'set balance = "consistent-hash" or "maglev"')
+        report(
+            (*key, "hash_key"), f"means nothing to {upstream.balance}", 'set balance = "consistent-hash" or "maglev"'
+        )
     if upstream.health and upstream.health.timeout > upstream.health.interval:
         report((*key, "health", "timeout"), "is longer than the interval", "make it at most the interval")
 
