@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import pairwise
+from math import nan
 from typing import Any
 
 import pytest
@@ -139,6 +140,13 @@ class Oops(BaseException):
     """Not even an Exception."""
 
 
+class Speechless(Exception):
+    """Cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
 @pytest.mark.parametrize(
     ("error", "why"),
     [
@@ -149,6 +157,7 @@ class Oops(BaseException):
         (TimeoutError(), "TimeoutError"),
         (asyncio.CancelledError(), "the check was cancelled"),
         (Oops("what"), "Oops: what"),
+        (Speechless(), "Speechless"),
     ],
 )
 def test_whatever_a_check_raises_is_a_result(clock: VirtualClock, error: BaseException, why: str) -> None:
@@ -330,6 +339,49 @@ def test_a_report_that_fails_or_ends_its_own_target(clock: VirtualClock) -> None
     clock.run(main())
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), Oops("what")])
+def test_whatever_a_report_raises_ends_nothing(clock: VirtualClock, error: BaseException) -> None:
+    """A target that is not asked any more would stay as it is for ever."""
+    told: list[str] = []
+
+    def report(target: str, why: str, at: float) -> None:
+        told.append(target)
+        raise error
+
+    async def main() -> None:
+        checks = HealthChecks(well, report, STEADY, source=Half())
+        checks.start(["a"])
+        with capture_logs() as logs:
+            await clock.elapse(6)
+        assert told == ["a", "a"]
+        assert [entry["event"] for entry in logs] == ["health check could not be reported"] * 2
+        await checks.cancel()
+
+    clock.run(main())
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_on_one_loop_after_the_other(cancelled: bool) -> None:
+    """Nothing is left of the one before, though its targets waited for each other, and may never have been given up."""
+    reports = Reports()
+
+    async def check(target: str) -> None:
+        await asyncio.sleep(1)
+
+    checks = driver(check, reports, CheckTiming(10.0, 2.0, 0.0, at_once=1))
+
+    async def main(clock: VirtualClock) -> None:
+        checks.start(["a", "b", "c"])
+        await clock.elapse(4)
+        if cancelled:
+            await checks.cancel()
+
+    for times in (1, 2):
+        with VirtualClock(packages=(__name__,)) as clock:
+            clock.run(main(clock))
+        assert [name for name, _, _ in reports.all] == ["a", "b", "c"] * times
+
+
 def test_the_unwell_are_asked_at_their_own_interval(clock: VirtualClock) -> None:
     """More often here, so that one that is well again is found soon."""
     reports = Reports()
@@ -360,6 +412,26 @@ def test_switched_off_nobody_is_asked(clock: VirtualClock) -> None:
         checks.enabled = True
         await clock.elapse(10)
         assert reports.times("a") == [25.0]
+        await checks.cancel()
+
+    clock.run(main())
+
+
+def test_switched_off_while_somebody_is_asked(clock: VirtualClock) -> None:
+    """What comes of it is not reported: a target that it took out would stay out."""
+    reports = Reports()
+
+    async def check(target: str) -> None:
+        await asyncio.sleep(1)
+        raise Unwell("status 503")
+
+    async def main() -> None:
+        checks = driver(check, reports)
+        checks.start(["a"])
+        await clock.elapse(0.5)
+        checks.enabled = False
+        await clock.elapse(20)
+        assert reports.all == []
         await checks.cancel()
 
     clock.run(main())
@@ -396,7 +468,17 @@ async def test_the_driver_with_real_sockets() -> None:
 
 @pytest.mark.parametrize(
     "timing",
-    [{"interval": 0}, {"timeout": 0}, {"jitter": 1}, {"jitter": -0.1}, {"unhealthy_interval": 0}, {"at_once": 0}],
+    [
+        {"interval": 0},
+        {"interval": nan},
+        {"timeout": 0},
+        {"timeout": nan},
+        {"jitter": 1},
+        {"jitter": -0.1},
+        {"unhealthy_interval": 0},
+        {"unhealthy_interval": nan},
+        {"at_once": 0},
+    ],
 )
 def test_nonsense_is_refused(timing: dict[str, Any]) -> None:
     """With the name of what makes no sense."""

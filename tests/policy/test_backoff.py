@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from math import inf, nan
 from typing import Any, get_args
 
 import pytest
@@ -114,3 +115,30 @@ def test_an_unknown_jitter_is_refused() -> None:
     """The ones there are, are named."""
     with pytest.raises(ValueError, match="jitter 'some': must be one of none, full, equal, decorrelated"):
         Backoff(jitter="some")  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize(
+    ("bounds", "named"),
+    [
+        ({"initial": nan}, "initial nan"),
+        ({"initial": inf, "cap": inf}, "initial inf"),
+        ({"factor": nan}, "factor nan"),
+        ({"cap": nan}, "cap nan"),
+    ],
+)
+def test_what_is_no_number_of_seconds_is_refused(bounds: dict[str, Any], named: str) -> None:
+    """It would be no wait at all, or one without an end."""
+    with pytest.raises(ValueError, match=named):
+        Backoff(**bounds)
+
+
+class Whole(int):
+    """A number whose powers cost too much."""
+
+    def __pow__(self, *_: Any) -> Any:
+        pytest.fail("a power of a whole number is exact: of a hundred thousand tries, it takes milliseconds")
+
+
+def test_whole_factors_cost_no_more_than_others() -> None:
+    """They are powers of floats, whose size does not grow."""
+    assert Backoff(factor=Whole(3)).delay(100_000) == 10.0

@@ -555,6 +555,19 @@ def test_an_event_may_force_the_circuit() -> None:
     assert circuit.admit(100.0) is None
 
 
+def test_an_event_may_force_it_open_before_the_first_probe() -> None:
+    """Then the call that would have been the probe does not pass either."""
+
+    def keep_open(event: BreakerEvent) -> None:
+        if event.after is HALF_OPEN:
+            circuit.force("open", event.at)
+
+    circuit = Circuit(TOUCHY, on_event=keep_open)
+    call(circuit, False, 100.0)
+    assert refusal(circuit, 110.0) == ("forced-open", 0.0)
+    assert circuit.statistics()["admitted"] == 1
+
+
 def test_statistics() -> None:
     """All of it is plain, and the figures are those of what happened."""
     circuit = Circuit(Breaker(min_calls=3, slow_after=1.0, slow_rate=0.9, open_for=10.0), "users")
@@ -662,7 +675,18 @@ def test_the_bound_holds_when_all_are_open() -> None:
     assert [circuit.name for circuit in circuits] == ["b", "c", "d"]
     circuits.of("e")
     circuits.of("f")
-    assert [circuit.name for circuit in circuits] == ["c", "d", "f"]
+    assert [circuit.name for circuit in circuits] == ["d", "e", "f"]
+
+
+def test_targets_that_are_gone_for_good_do_not_take_the_place_of_those_in_use() -> None:
+    """Addresses of yesterday stay open for ever, as nobody asks for them any more: they are forgotten in the end."""
+    circuits = Circuits(TOUCHY, max_targets=10)
+    for number in range(10):
+        call(circuits.of(f"gone {number}"), False, 100.0)
+    live = {circuits.of(f"live {number}") for number in range(5)}
+    for turn in range(20):
+        assert {circuits.of(f"live {number}") for number in range(5)} == live, turn
+        circuits.of(f"new {turn}")
 
 
 def test_all_can_be_disabled_at_once() -> None:

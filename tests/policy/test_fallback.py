@@ -66,6 +66,22 @@ def test_the_good_answers_are_bounded() -> None:
     assert state.statistics() == {"enabled": True, "substitutes": {"last-good": 3, "nothing": 1}, "kept": 3}
 
 
+def test_without_last_good_no_key_is_looked_at() -> None:
+    """No answer is kept, not even for the same moment, and a key may be anything."""
+    state = Fallbacks(Fallback(value=1))
+    state.remember("k", 2, 0.0)
+    assert state.answer("k", DOWN, 0.0).value == 1
+    state.remember([], 2, 0.0)
+    assert state.answer([], DOWN, 0.0).value == 1
+    assert state.statistics()["kept"] == 0
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt()])
+def test_a_cancellation_is_never_answered(error: BaseException) -> None:
+    """Whatever the rules are for."""
+    assert Fallbacks(Fallback(value=1, on=(BaseException,))).answer(None, error, 0.0).reason == "error"
+
+
 def test_it_can_be_switched_off() -> None:
     """Errors pass; good answers are kept for when it is on again."""
     state = Fallbacks(Fallback(last_good=60))

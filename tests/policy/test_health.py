@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+from math import nan
+from typing import Any
+
+import pytest
 
 from forebay.policy.health import ActiveHealth, PassiveHealth, Standing
 
@@ -214,3 +218,19 @@ def test_checks_without_effect() -> None:
     }
     assert health.result(True)
     assert health.statistics()["rises"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds"),
+    [
+        (PassiveHealth, {"max_fails": -1}),
+        (PassiveHealth, {"fail_timeout": -1.0}),
+        (PassiveHealth, {"fail_timeout": nan}),
+        (ActiveHealth, {"rise": 0}),
+        (ActiveHealth, {"fall": 0}),
+    ],
+)
+def test_nonsense_is_refused(kind: Any, bounds: dict[str, Any]) -> None:
+    """With the name of what makes no sense."""
+    with pytest.raises(ValueError, match=f"{next(iter(bounds))} .*: must be at least"):
+        kind(**bounds)

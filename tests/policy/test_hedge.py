@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from math import inf
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -156,6 +156,10 @@ def test_statistics() -> None:
         ({"min_calls": 0}, "min_calls 0"),
         ({"max_hedges": 0}, "max_hedges 0"),
         ({"window": 0.0}, "window 0.0"),
+        ({"window": inf}, "window inf"),
+        ({"min_delay": nan}, "min_delay nan"),
+        ({"max_delay": nan}, "max_delay nan"),
+        ({"initial_delay": nan}, "initial_delay nan"),
     ],
 )
 def test_nonsense_is_refused(arguments: dict[str, Any], named: str) -> None:

@@ -314,6 +314,17 @@ def test_calls_before_an_ejection_say_nothing_after_it() -> None:
     assert outliers.why("a", 1006.0).startswith("in use: 0 of 0 calls")
 
 
+def test_who_is_kept_is_told_again_after_it_was_off() -> None:
+    """Also where there are no steps: nothing from before counts."""
+    outliers = group(2, OutlierRules(steps=(), max_ejected=0.0))
+    for now in (1000.0, 1100.0):
+        calls(outliers, "a", now, bad=5)
+        assert brief(outliers.evaluate(now)) == [("a", "kept", 1.0, "consecutive-failures")]
+        outliers.enabled = False
+        assert outliers.evaluate(now) == []
+        outliers.enabled = True
+
+
 def test_switched_off_all_are_used() -> None:
     """At the next evaluation, and nothing is counted meanwhile; what was known is not held against anybody."""
     outliers = group(4)
@@ -410,6 +421,7 @@ def test_of_who_is_not_watched_nothing_is_known() -> None:
         {"steps": (0.5, 0.5)},
         {"steps": (0.5, 0.0)},
         {"ejection_cap": 29.0},
+        {"ejection_cap": float("nan")},
     ],
 )
 def test_nonsense_is_refused(rules: dict[str, Any]) -> None:

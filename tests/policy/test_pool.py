@@ -457,3 +457,38 @@ def test_settings_that_make_no_sense(name: str, value: Any) -> None:
     """Each is refused with its name and what would be right."""
     with pytest.raises(ValueError, match=f"{name} {value}: must be"):
         PoolSettings(**{name: value})
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_nothing_is_kept_ready_any_more(stopped: bool) -> None:
+    """Once it drains or is stopped nothing is dialled for nobody, and an empty pool has nothing to come again for."""
+    pool = plan(min_idle=1)
+    (dial,) = pool.keep(["a"], 0.0)
+    assert isinstance(dial, Dial)
+    pool.dialled(dial.place, Thing(), 0.0)
+    held(pool, "z", "w")
+    (pool.stop if stopped else pool.drain)(1.0)
+    assert pool.keep(["b"], 1.0) == []
+    assert pool.total == (0 if stopped else 1)
+    assert pool.resize(PoolSettings(min_idle=2), 2.0) == []
+    assert (pool.due == float("inf")) is stopped
+
+
+def test_a_key_that_cannot_be_kept() -> None:
+    """The keys before it have no place that nobody dials for."""
+    pool = plan(min_idle=1)
+    with pytest.raises(TypeError):
+        pool.keep(["a", []], 0.0)  # type: ignore[list-item]  # that is the mistake
+    assert (pool.total, pool.statistics()["keys"]) == (0, {})
+
+
+def test_keys_of_the_same_name() -> None:
+    """In the statistics they are one, and nothing of them is lost."""
+    pool = plan()
+    for key in (1, "1"):
+        (action,) = pool.want(key, f"{key!r}", 0.0)
+        assert isinstance(action, Dial)
+        pool.dialled(action.place, Thing(), 0.0)
+    found = pool.statistics()
+    assert found["in_use"] == 2
+    assert found["keys"] == {"1": {"total": 2, "idle": 0, "coming": 0, "in_use": 2, "waiting": 0}}

@@ -227,6 +227,8 @@ def test_a_budget_by_the_rules() -> None:
         ({"attempts": 0}, "attempts 0"),
         ({"total": 0.0}, "total 0.0"),
         ({"max_retry_after": -1.0}, "max_retry_after -1.0"),
+        ({"total": float("nan")}, "total nan"),
+        ({"max_retry_after": float("nan")}, "max_retry_after nan"),
         ({"budget_share": 1.5}, "budget_share 1.5"),
         ({"statuses": frozenset({200})}, "statuses 200"),
         ({"on": (asyncio.CancelledError,)}, "on CancelledError"),

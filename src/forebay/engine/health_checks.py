@@ -52,13 +52,13 @@ class CheckTiming:
     at_once: int = 64
 
     def __post_init__(self) -> None:
-        if self.interval <= 0:
+        if not self.interval > 0:
             raise ValueError(f"interval {self.interval}: must be above 0")
-        if self.timeout <= 0:
+        if not self.timeout > 0:
             raise ValueError(f"timeout {self.timeout}: must be above 0")
         if not 0 <= self.jitter < 1:
             raise ValueError(f"jitter {self.jitter}: must be at least 0 and below 1")
-        if self.unhealthy_interval is not None and self.unhealthy_interval <= 0:
+        if self.unhealthy_interval is not None and not self.unhealthy_interval > 0:
             raise ValueError(f"unhealthy_interval {self.unhealthy_interval}: must be above 0")
         if self.at_once < 1:
             raise ValueError(f"at_once {self.at_once}: must be at least 1")
@@ -136,8 +136,11 @@ class HealthChecks(Generic[T]):
         wanted = dict.fromkeys(targets)
         for target in [target for target in self._watches if target not in wanted]:
             self._watches.pop(target).cancel()
+        if not self._tasks:
+            self._places = asyncio.Semaphore(self.timing.at_once)  # the one there was may be of a loop that has ended
         for target in wanted:
-            if target not in self._watches:
+            watch = self._watches.get(target)
+            if watch is None or watch.done():  # the latter when its loop has ended
                 self._watches[target] = self._tasks.spawn(self._watch(target), name=f"health of {_named(target)}")
 
     async def cancel(self) -> None:
@@ -171,7 +174,8 @@ class HealthChecks(Generic[T]):
                     asking, why = await self._ask(target)
                 if why and timing.unhealthy_interval is not None:
                     interval = timing.unhealthy_interval
-                self._tell(target, why)
+                if self.enabled:  # it may have been switched off meanwhile
+                    self._tell(target, why)
             if spread:
                 interval *= source.random()
                 spread = False
@@ -203,7 +207,10 @@ class HealthChecks(Generic[T]):
         except (Cancelled, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a check is somebody else's code: whatever it raises is a result
-            said = str(error)
+            try:
+                said = str(error)
+            except Exception:  # and so is how it says it
+                said = ""
             if isinstance(error, (Unwell, ForebayError)) and said:
                 return said
             return f"{type(error).__name__}: {said}" if said else type(error).__name__
@@ -213,7 +220,9 @@ class HealthChecks(Generic[T]):
         self._counts["bad" if why else "good"] += 1
         try:
             self._report(target, why, now())
-        except Exception:  # somebody else's code: the target is to be checked again all the same
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # somebody else's code: the target is to be checked again all the same
             log.exception("health check could not be reported", target=_named(target), why=why)
 
 

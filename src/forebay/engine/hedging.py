@@ -45,33 +45,50 @@ async def hedged(
     more = True
     try:
         while True:
+            winner = _answered(tries)
+            if winner is not None:
+                ended = now()
+                hedger.answered(ended - began, ended, winner=winner)
+                return tries[winner].result()
             waiting = [task for task in tries if not task.done()]
-            if waiting:
-                wait = max(0.0, began + delay * len(tries) - now()) if more else None
-                await asyncio.wait(waiting, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-            for number, task in enumerate(tries):
-                if task.done() and not task.cancelled() and task.exception() is None:
-                    ended = now()
-                    hedger.answered(ended - began, ended, winner=number)
-                    return task.result()
-            if all(task.done() for task in tries):
+            if not waiting:
                 return tries[0].result()  # raises
-            if more and now() >= began + delay * len(tries):
+            due = began + delay * len(tries)
+            wait = max(0.0, due - now()) if more else None
+            await asyncio.wait(waiting, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            if more and now() >= due and not any(task.done() for task in waiting):
                 more = hedger.hedge(now(), len(tries) - 1) is None
                 if more:
-                    tries.append(start_task(call()))
+                    tries.append(start_task(call()))  # which may be done at once
     finally:
         await _end(tries)
 
 
+def _answered(tries: list[Task[T]]) -> int | None:
+    """The number of the first try that has an answer."""
+    for number, task in enumerate(tries):
+        if task.done() and not task.cancelled() and task.exception() is None:
+            return number
+    return None
+
+
 async def _end(tries: list[Task[T]]) -> None:
     """Cancel what is still under way, and see it end."""
-    losers = [task for task in tries if not task.done()]
-    for task in losers:
-        task.cancel()
+    losers: list[Task[T]] = []
+    for task in tries:
+        if task.done():
+            _look_at(task)
+        else:
+            losers.append(task)
+            task.cancel()
+            task.add_done_callback(_look_at)
+    tries.clear()  # an error of one of them leads to here, by its traceback: it would lead to itself
     if losers:
         for task in await unfinished(losers, _LAST_PATIENCE):
             log.warning("hedged call ignores its cancellation", at=place_of_task(task))
-    for task in tries:
-        if task.done() and not task.cancelled():
-            task.exception()  # it was looked at: the answer, or the error of the first, is what counts
+
+
+def _look_at(task: Task[Any]) -> None:
+    """So that asyncio does not log its error: the answer, or the error of the first, is what counts."""
+    if not task.cancelled():
+        task.exception()

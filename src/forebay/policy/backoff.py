@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, get_args
 
 __all__ = ["Backoff", "Jitter"]
@@ -34,7 +35,7 @@ class Backoff:
     The defaults: a tenth of a second is longer than what mends itself (a lost packet, a restarted connection), and ten
     seconds are short enough for a service that came back to be found again.
 
-    :param initial: seconds, above 0.
+    :param initial: seconds, above 0, and finite.
     :param factor: at least 1; with 1 every delay is ``initial``.
     :param cap: seconds, at least ``initial``; no wait is longer, whatever the jitter.
     :param jitter: ``none``, ``full``, ``equal`` or ``decorrelated``.
@@ -46,11 +47,11 @@ class Backoff:
     jitter: Jitter = "full"
 
     def __post_init__(self) -> None:
-        if self.initial <= 0:
-            raise ValueError(f"initial {self.initial}: must be above 0")
-        if self.factor < 1:
+        if not 0 < self.initial < inf:
+            raise ValueError(f"initial {self.initial}: must be above 0, and finite")
+        if not self.factor >= 1:
             raise ValueError(f"factor {self.factor}: must be at least 1")
-        if self.cap < self.initial:
+        if not self.cap >= self.initial:
             raise ValueError(f"cap {self.cap}: must be at least initial, which is {self.initial}")
         if self.jitter not in get_args(Jitter):
             raise ValueError(f"jitter {self.jitter!r}: must be one of {', '.join(get_args(Jitter))}")
@@ -63,7 +64,7 @@ class Backoff:
         if attempt < 0:
             raise ValueError(f"attempt {attempt}: must be at least 0")
         try:
-            delay = self.initial * self.factor**attempt
+            delay = self.initial * float(self.factor) ** attempt  # of an int it would be exact, and ever slower
             return delay if delay < self.cap else self.cap
         except OverflowError:  # factor**attempt left the floats long after it passed the cap
             return self.cap

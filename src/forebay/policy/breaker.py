@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Any, Literal
 
 from forebay.policy.verdict import Refused
@@ -311,7 +312,8 @@ class Circuit:
                 self.refused_open += 1
                 return Refused("breaker", "open", self._detail, self._until - now)
             self._begin(_HALF_OPEN, now, f"it was open for {now - self.since:.3g} s")
-        elif state is not _HALF_OPEN:
+            return self._admit_not_closed(now)  # whoever was told may have forced it
+        if state is not _HALF_OPEN:
             if state is not _FORCED_OPEN:
                 return None
             self.refused_forced_open += 1
@@ -396,8 +398,9 @@ class Circuits:
     """A circuit for each target, made when it is first asked for.
 
     :param rules: those of all of them.
-    :param max_targets: circuits kept at most, at least 1. Past that the closed one that was asked for longest ago is
-        forgotten, and one that is not closed only when there is no other.
+    :param max_targets: circuits kept at most, at least 1. Past that one is forgotten of that half of them which was
+        asked for longest ago: the oldest that is closed, or else the oldest. So those of targets that are gone for good
+        do not stay for ever, open as they are, and those that are in use are kept.
     :param on_event: is told of each change of any of them.
     :param enabled: see :class:`Circuit`; setting it sets it for all.
     :ivar forgotten: how many were forgotten.
@@ -448,8 +451,9 @@ class Circuits:
             circuits.move_to_end(target)
             return circuit
         if len(circuits) >= self.max_targets:
+            old = islice(circuits.items(), (self.max_targets + 1) // 2)
             oldest = next(iter(circuits))
-            del circuits[next((name for name, other in circuits.items() if other.state is _CLOSED), oldest)]
+            del circuits[next((name for name, other in old if other.state is _CLOSED), oldest)]
             self.forgotten += 1
         circuit = circuits[target] = Circuit(self.rules, target, self._on_event, enabled=self._enabled)
         return circuit

@@ -28,8 +28,8 @@ class RetryBudget:
 
         second tries <= share x requests + min_per_second x (span + window)
 
-    where the requests are those of the span and of the window before it. Over a budget's whole life there are none
-    before it.
+    where the requests are those of the span and of the window before it, and of a tenth more, in which the window
+    moves. Over a budget's whole life there are none before it.
 
     :param share: of the requests, 0 to 1. The default of a fifth is far more than fails on good days, and little enough
         not to matter to a server on a bad one.

@@ -70,14 +70,16 @@ class Fallbacks:
 
     __slots__ = ("_good", "enabled", "rules", "substitutes")
 
-    def __init__(self, rules: Fallback) -> None:
+    def __init__(self, rules: Fallback, *, enabled: bool = True) -> None:
         self.rules = rules
-        self.enabled = True
+        self.enabled = enabled
         self.substitutes: dict[str, int] = {}
         self._good: dict[Any, tuple[float, Any]] = {}  # ordered: the one stored last is last
 
     def remember(self, key: Any, value: Any, now: float) -> None:
         """``value`` is a good answer to ``key``."""
+        if not self.rules.last_good:
+            return
         good = self._good
         good.pop(key, None)
         good[key] = now, value
@@ -94,9 +96,9 @@ class Fallbacks:
         rules = self.rules
         if not self.enabled:
             return Substitute(False, None, False, "off")
-        if not isinstance(error, rules.on):
+        if not isinstance(error, Exception) or not isinstance(error, rules.on):  # no cancellation, whatever ``on`` says
             return Substitute(False, None, False, "error")
-        kept = self._good.get(key)
+        kept = self._good.get(key) if rules.last_good else None
         if kept is not None and now - kept[0] <= rules.last_good:
             return Substitute(True, kept[1], False, "last-good")
         if rules.function is not None:

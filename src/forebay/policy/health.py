@@ -40,6 +40,7 @@ class PassiveHealth:
     :param fail_timeout: seconds within which failures count together, and seconds it stays out. The default, 10, is
         about what a restart takes.
     :param enabled: whether anything is taken out; failures are counted in any case.
+    :raises ValueError: ``max_fails`` or ``fail_timeout`` is below 0.
 
     A failure more than ``fail_timeout`` after the first one of a run begins a new run. A success does not end a run:
     a target that fails half of its requests is to be taken out.
@@ -62,6 +63,10 @@ class PassiveHealth:
     )
 
     def __init__(self, max_fails: int = 1, fail_timeout: float = 10.0, *, enabled: bool = True) -> None:
+        if not max_fails >= 0:
+            raise ValueError(f"max_fails {max_fails}: must be at least 0")
+        if not fail_timeout >= 0:
+            raise ValueError(f"fail_timeout {fail_timeout}: must be at least 0")
         self.max_fails = max_fails
         self.fail_timeout = fail_timeout
         self.standing = Standing.UP
@@ -183,6 +188,7 @@ class ActiveHealth:
     :param fall: bad results in a row that take it out. The default, 3: one lost packet is no outage, and it is still
         found within three intervals.
     :param enabled: whether checks have any effect; they are counted in any case.
+    :raises ValueError: ``rise`` or ``fall`` is below 1.
 
     A target is up until checks say otherwise, so a new one is used at once.
     """
@@ -190,6 +196,10 @@ class ActiveHealth:
     __slots__ = ("_bad", "_enabled", "_falls", "_good", "_out_for", "_rises", "_run", "_why", "fall", "rise", "up")
 
     def __init__(self, rise: int = 2, fall: int = 3, *, enabled: bool = True) -> None:
+        if not rise >= 1:
+            raise ValueError(f"rise {rise}: must be at least 1")
+        if not fall >= 1:
+            raise ValueError(f"fall {fall}: must be at least 1")
         self.rise = rise
         self.fall = fall
         self.up = True

@@ -22,14 +22,14 @@ class Hedge:
 
     :param quantile: of the time calls take, above 0 and below 1, after which the second try goes. The paper's 0.95
         makes about one call of twenty twice, and cuts off what is slower than that by chance.
-    :param min_delay: seconds, above 0; the second try never goes earlier. Below a millisecond it is the caller that is
-        slow.
-    :param max_delay: seconds, at least ``min_delay``; the second try never goes later.
-    :param initial_delay: seconds, above 0, until enough is known. Longer than most calls take, so that guessing adds no
-        load.
+    :param min_delay: seconds, above 0; whatever calls take, the second try never goes earlier. Below a millisecond it
+        is the caller that is slow.
+    :param max_delay: seconds, at least ``min_delay``; whatever calls take, the second try never goes later.
+    :param initial_delay: seconds, above 0, until enough is known, even past ``max_delay``. Longer than most calls take,
+        so that guessing adds no load; ``inf``: there is no second try until then.
     :param min_calls: calls that are enough, at least 1. Of fewer than twenty the 95th percentile is the slowest.
     :param max_hedges: tries beside the first one, at least 1, each ``delay`` after the one before.
-    :param window: seconds of calls that are looked at, above 0.
+    :param window: seconds of calls that are looked at, above 0, and finite.
     :param methods: those that are idempotent, where nobody says it of the work itself.
     """
 
@@ -45,18 +45,18 @@ class Hedge:
     def __post_init__(self) -> None:
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile {self.quantile}: must be above 0 and below 1")
-        if self.min_delay <= 0:
+        if not self.min_delay > 0:
             raise ValueError(f"min_delay {self.min_delay}: must be above 0")
-        if self.max_delay < self.min_delay:
+        if not self.max_delay >= self.min_delay:
             raise ValueError(f"max_delay {self.max_delay}: must be at least min_delay, which is {self.min_delay}")
-        if self.initial_delay <= 0:
+        if not self.initial_delay > 0:
             raise ValueError(f"initial_delay {self.initial_delay}: must be above 0")
         if self.min_calls < 1:
             raise ValueError(f"min_calls {self.min_calls}: must be at least 1")
         if self.max_hedges < 1:
             raise ValueError(f"max_hedges {self.max_hedges}: must be at least 1")
-        if self.window <= 0:
-            raise ValueError(f"window {self.window}: must be above 0")
+        if not 0 < self.window < inf:
+            raise ValueError(f"window {self.window}: must be above 0, and finite")
 
 
 class Hedger:

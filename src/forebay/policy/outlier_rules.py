@@ -101,7 +101,7 @@ class OutlierRules:
             raise ValueError(f"min_group {self.min_group}: must be at least 2")
         if any(not 0 < low < high for high, low in zip((1.0, *self.steps), self.steps, strict=False)):
             raise ValueError(f"steps {self.steps}: must fall, from below 1 to above 0")
-        if self.ejection_cap < self.ejection_time:
+        if not self.ejection_cap >= self.ejection_time:
             raise ValueError(f"ejection_cap {self.ejection_cap}: must be at least ejection_time, {self.ejection_time}")
 
     def most_ejected(self, targets: int) -> int:

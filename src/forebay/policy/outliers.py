@@ -273,6 +273,7 @@ class Outliers:
                 why = "outlier detection was switched off"
                 self._note(changes, target, now, "returned" if was_out else "heavier", "off", why)
             target.run = target.worst_run = 0
+            target.kept = ""
 
     def _note(
         self,

@@ -81,9 +81,9 @@ class Retry:
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError(f"attempts {self.attempts}: must be at least 1")
-        if self.total is not None and self.total <= 0:
+        if self.total is not None and not self.total > 0:
             raise ValueError(f"total {self.total}: must be above 0")
-        if self.max_retry_after < 0:
+        if not self.max_retry_after >= 0:
             raise ValueError(f"max_retry_after {self.max_retry_after}: must be at least 0")
         if self.budget_share is not None and not 0 <= self.budget_share <= 1:
             raise ValueError(f"budget_share {self.budget_share}: must be 0 to 1")
