@@ -136,6 +136,8 @@ def test_its_size_is_checked() -> None:
     """With the name of what is wrong."""
     with pytest.raises(ValueError, match="max_size 0: must be at least 1"):
         ObjectPool(Thing, max_size=0)
+    with pytest.raises(ValueError, match="max_size nan: must be at least 1"):  # no bound at all
+        ObjectPool(Thing, max_size=float("nan"))  # type: ignore[arg-type]  # computed wrongly
 
 
 @given(st.lists(st.one_of(st.just(None), st.integers(0, 5))), st.integers(1, 4))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -641,6 +644,191 @@ def test_dials_have_the_context_of_the_pool(clock: VirtualClock) -> None:
 
     clock.run(main())
     assert seen == ["pool"]
+
+
+def test_is_open_that_raises(clock: VirtualClock) -> None:
+    """The resource is not open, then: it is closed, its place is free, and who asked gets another. That is logged."""
+    broken: list[Thing] = []
+
+    def is_open(thing: Thing) -> bool:
+        if thing in broken:
+            raise ValueError("broken")
+        return thing.is_open
+
+    async def main() -> None:
+        dialler = Dialler()
+        async with Pool(dialler.dial, dialler.close, None, PoolSettings(max_total=1), is_open=is_open) as pool:
+            one = await pool.acquire("k")
+            pool.release(one)
+            broken.append(one)
+            assert pool.try_acquire("k") is None
+            two = await pool.acquire("k")
+            pool.release(two)
+            broken.append(two)
+            three = await pool.acquire("k")
+            broken.append(three)
+            pool.release(three)
+            async with pool.borrow("k") as four:
+                broken.append(four)
+            assert numbers(pool.statistics(), "total", "in_use", "closed") == (0, 0, {"ended": 4})
+            assert dialler.alive() == []
+
+    with capture_logs() as logs:
+        clock.run(main())
+    assert {line["event"] for line in logs} == {"is_open failed"}
+
+
+class Abort(BaseException):
+    """What is no Exception."""
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, Abort])
+def test_a_close_that_lets_go_anything(clock: VirtualClock, error: type[BaseException]) -> None:
+    """Who waits has the place all the same, in the same moment."""
+
+    def close(thing: Thing) -> None:
+        raise error
+
+    async def main() -> None:
+        pool = Pool(Dialler().dial, close, settings=PoolSettings(max_total=1))
+        await pool.start()
+        thing = await pool.acquire("k")
+        waits = asyncio.ensure_future(pool.acquire("k"))
+        await settled()
+        try:
+            pool.release(thing, reusable=False)
+        except Abort:
+            assert error is Abort
+        await settled()
+        assert waits.done()
+        pool.discard(await waits) if error is not Abort else None
+        assert pool.statistics()["waiting"] == 0
+
+    with capture_logs() as logs:
+        clock.run(main())
+    assert [line["event"] for line in logs] == ["close failed"] * 2 * (error is not Abort)
+
+
+def test_an_error_that_cannot_be_told(clock: VirtualClock) -> None:
+    """A dial for nobody that fails frees its place, whatever its error does when it is logged."""
+
+    class Untold(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    async def main(pool: Pool[str, Thing], dialler: Dialler) -> None:
+        dialler.error = Untold()
+        with pytest.raises(ConnectTimeout):
+            await pool.acquire("k", timeout=1)
+        await clock.elapse(2)
+        assert numbers(pool.statistics(), "total", "dial_failures") == (0, 1)
+
+    with capture_logs():
+        in_pool(clock, main, delay=2.0, max_total=1)
+
+
+def test_errors_leave_no_garbage(clock: VirtualClock) -> None:
+    """Who is refused by the thousand does not need the garbage collector: errors go with who caught them."""
+
+    class Refused(Exception):
+        pass
+
+    async def main(pool: Pool[str, Thing], dialler: Dialler) -> None:
+        errors: list[weakref.ref[BaseException]] = []
+        thing = await pool.acquire("k")
+        for _ in range(3):
+            try:
+                await pool.acquire("k", timeout=1)
+            except PoolExhausted as error:
+                errors.append(weakref.ref(error))
+        pool.release(thing, reusable=False)
+
+        async def fail(key: str) -> Thing:
+            await asyncio.sleep(1)
+            error = Refused()
+            errors.append(weakref.ref(error))
+            try:
+                raise error
+            finally:
+                del error
+
+        async with Pool(fail, dialler.close) as other:
+            for _ in range(3):
+                with contextlib.suppress(Refused):
+                    await other.acquire("k")
+        await settled()
+        assert len(errors) == 6
+        assert [error() for error in errors] == [None] * 6
+
+    gc.collect()
+    gc.disable()
+    try:
+        in_pool(clock, main, max_total=1)
+    finally:
+        gc.enable()
+
+
+def test_acquire_of_one_that_was_stopped_before_it_started(clock: VirtualClock) -> None:
+    """It is refused like everybody: the services before it may have failed."""
+
+    async def main() -> None:
+        pool = pooled(Dialler(), min_idle=1)
+        await pool.stop()
+        with pytest.raises(Overloaded, match="pool things is stopped"):
+            await pool.acquire("k")
+        pool.keep("k")
+        assert pool.statistics()["dials"] == 0
+
+    clock.run(main())
+
+
+def test_forgotten_before_the_start(clock: VirtualClock) -> None:
+    """What is kept no more is not dialled then."""
+
+    async def main() -> None:
+        dialler = Dialler()
+        pool = pooled(dialler, min_idle=1, keys=["a", "b"])
+        pool.forget("a")
+        async with pool:
+            assert [thing.key for thing in dialler.things] == ["b"]
+
+    clock.run(main())
+
+
+def test_resized_while_it_is_empty(clock: VirtualClock) -> None:
+    """What is dialled afterwards is looked after as before: who holds it is told, and when idle it is closed."""
+
+    async def main(pool: Pool[str, Thing], dialler: Dialler) -> None:
+        pool.release(await pool.acquire("k"), reusable=False)
+        pool.resize(PoolSettings())
+        thing = await pool.acquire("k")
+        await clock.elapse(6)
+        assert pool.statistics()["held_warnings"] == 1
+        pool.release(thing)
+        await clock.elapse(66)
+        assert dialler.alive() == []
+
+    with capture_logs():
+        in_pool(clock, main)
+
+
+def test_a_loan_that_two_tasks_enter(clock: VirtualClock) -> None:
+    """One has it; the other is told, and nothing is lost."""
+
+    async def main(pool: Pool[str, Thing], dialler: Dialler) -> None:
+        loan = pool.borrow("k")
+
+        async def user() -> None:
+            async with loan:
+                await asyncio.sleep(1)
+
+        one, two = await asyncio.gather(user(), user(), return_exceptions=True)
+        assert one is None
+        assert isinstance(two, RuntimeError)
+        assert "for one block" in str(two)
+        assert numbers(pool.statistics(), "in_use", "idle") == (0, 1)
+
+    in_pool(clock, main)
 
 
 async def echo(conn: Connection) -> None:

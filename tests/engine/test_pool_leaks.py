@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from forebay.engine.holders import PROGRAM_FILES
 from forebay.engine.loop import Ticker
 from forebay.engine.pool import Pool
 from forebay.errors import PoolExhausted
@@ -247,3 +248,40 @@ def test_the_ticker_is_the_only_timer() -> None:
         assert isinstance(found[0]._callback.__self__, Ticker)
 
     in_pool(main, max_total=1000, max_per_key=1000, max_idle=1000)
+
+
+def test_the_working_directory_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are told in full, then; who waits is refused in time, and who holds is told."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    async def main(pool: Things, clock: VirtualClock) -> None:
+        thing = await helper(pool)
+        waits = asyncio.ensure_future(pool.acquire("k", timeout=1))
+        await clock.elapse(6)
+        assert waits.done()
+        with pytest.raises(PoolExhausted, match="in helper"):
+            await waits
+        pool.release(thing)
+
+    logs = in_pool(main, max_total=1)
+    (warning,) = (line for line in logs if line["event"] == "resource held for long")
+    assert warning["at"].startswith("/")
+
+
+def test_files_that_are_made_at_run_time() -> None:
+    """Code that is compiled again and again, each time with another name, does not fill the memory."""
+
+    async def main(pool: Things, clock: VirtualClock) -> None:
+        pool.release(await pool.acquire("k"))
+        for number in range(3000):
+            names: dict[str, Any] = {"pool": pool}
+            exec(compile("thing = pool.try_acquire('k')", f"<cell {number}>", "exec"), names)  # as notebooks do
+            (holder,) = pool.holders()
+            assert holder.at == f"<cell {number}>:1 in <module>"
+            pool.release(names["thing"])
+        assert len(PROGRAM_FILES) <= 1000
+
+    in_pool(main)

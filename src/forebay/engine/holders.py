@@ -21,6 +21,7 @@ task that took it; None: a callback of the loop did."""
 PROGRAM_FILES: set[str] = set()
 """Files that are known to be of the program itself: their frames need no :func:`outside`."""
 
+_MAX_FILES = 1000  # past it all are forgotten: code that is made at run time may have a file name of its own each time
 _ENGINE = os.path.join(os.path.dirname(__file__), "")
 _ASYNCIO = os.path.join(os.path.dirname(asyncio.__file__), "")
 
@@ -34,6 +35,8 @@ def outside(frame: FrameType) -> tuple[CodeType, int]:
         if file.startswith(_ASYNCIO):
             break
         if file != contextlib.__file__ and not file.startswith(_ENGINE):
+            if len(PROGRAM_FILES) >= _MAX_FILES:
+                PROGRAM_FILES.clear()
             PROGRAM_FILES.add(file)
             return found.f_code, found.f_lasti
         found = found.f_back
@@ -47,7 +50,9 @@ def line_taken(taken: Taken) -> str:
     for start, end, number in code.co_lines():
         if start <= offset < end and number is not None:
             line = number
-    file = code.co_filename.removeprefix(os.path.join(os.getcwd(), ""))
+    file = code.co_filename
+    with contextlib.suppress(OSError):  # the working directory was removed
+        file = file.removeprefix(os.path.join(os.getcwd(), ""))
     return f"{file}:{line} in {code.co_name}"
 
 

@@ -38,7 +38,7 @@ class ObjectPool(Generic[T]):
     __slots__ = ("_free", "_make", "_reset", "dropped", "given", "made", "max_size", "reused")
 
     def __init__(self, make: Callable[[], T], reset: Callable[[T], object] | None = None, max_size: int = 64) -> None:
-        if max_size < 1:
+        if not max_size >= 1:
             raise ValueError(f"max_size {max_size}: must be at least 1")
         self._make = make
         self._reset = reset

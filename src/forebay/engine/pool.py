@@ -47,7 +47,7 @@ class Pool(PoolWork[K, R]):
         it raises is logged.
     :param check: whether an idle resource still works; one that raises does not.
     :param is_open: whether a resource is still open, as far as this side knows: asked whenever one is borrowed or
-        released, so it must be quick.
+        released, so it must be quick. One for which it raises is not; that is logged.
     :param keys: those of which idle ones are kept ready (``prewarm``, ``min_idle``); see also :meth:`keep`.
     """
 
@@ -145,7 +145,7 @@ class Pool(PoolWork[K, R]):
 
     async def _acquire(self, key: K, timeout: float | None, deadline: float, code: CodeType, offset: int) -> R:
         place = self._plan.take(key, now())
-        if place is None or (self._is_open is not None and not self._is_open(place.resource)):
+        if place is None or (self._is_open is not None and not self._open(place)):
             place = await self._wait(key, timeout, deadline, code, offset, place)
         else:
             place.holder = (code, offset, current_task())
@@ -155,7 +155,7 @@ class Pool(PoolWork[K, R]):
     async def obtain(self, key: K, timeout: float | None, deadline: float, code: CodeType, offset: int) -> Place:
         """As :meth:`acquire`, for :class:`Borrowed`."""
         place = self._plan.take(key, now())
-        if place is None or (self._is_open is not None and not self._is_open(place.resource)):
+        if place is None or (self._is_open is not None and not self._open(place)):
             return await self._wait(key, timeout, deadline, code, offset, place)
         place.holder = (code, offset, current_task())
         return place
@@ -233,7 +233,7 @@ class Pool(PoolWork[K, R]):
                 found.holder = taken
                 return found
             for one in self._plan.idle_of(key):  # they may still be given, once they are checked
-                if not self._is_open(one.resource):
+                if not self._open(one):
                     self._do(self._plan.discard(one, now()))
         waiter, seconds = self._waiter(taken, timeout, deadline)
         self._do(self._plan.want(key, waiter, now()))
@@ -253,7 +253,10 @@ class Pool(PoolWork[K, R]):
                 waiter.timer.cancel()
         if isinstance(outcome, Place):
             return outcome
-        raise outcome
+        try:
+            raise outcome
+        finally:  # its traceback has this frame: together they would stay until the garbage is collected
+            del outcome, waiter
 
     def _waiter(self, taken: Taken, timeout: float | None, deadline: float) -> tuple[PoolWaiter, float]:
         """A waiter, and the seconds that it waits at most."""
@@ -261,15 +264,15 @@ class Pool(PoolWork[K, R]):
         if seconds is None:
             seconds = inf
         left = deadline - now()
-        return PoolWaiter(self._loop.create_future(), taken, left < seconds), max(0.0, min(left, seconds))
+        future = asyncio.get_running_loop().create_future()  # the pool itself has no loop if it never started
+        return PoolWaiter(future, taken, left < seconds), max(0.0, min(left, seconds))
 
     def _expire(self, waiter: PoolWaiter) -> None:
         self._do(self._plan.expire(waiter, now()))
 
     def _first_open(self, key: K, place: Place | None) -> Place | None:
         """``place``, which was just taken, or else the first idle one that is still open."""
-        assert self._is_open is not None
-        while place is not None and not self._is_open(place.resource):
+        while place is not None and not self._open(place):
             place.holder = None
             self._do(self._plan.release(place, now(), ClosedBecause.ENDED))
             place = self._plan.take(key, now())
@@ -292,6 +295,8 @@ class Pool(PoolWork[K, R]):
 
     def forget(self, key: K) -> None:
         """Keep no idle ones of ``key`` any more; what is there falls to the idle timeout."""
+        if self.state is State.NEW:
+            self._first_keys = tuple(one for one in self._first_keys if one != key)
         self._do(self._plan.forget(key, now()))
 
     @property

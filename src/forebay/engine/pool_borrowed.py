@@ -20,7 +20,7 @@ R = TypeVar("R")
 class Borrowed(Generic[K, R]):
     """See :meth:`Pool.borrow <forebay.engine.pool.Pool.borrow>`. It is for one block."""
 
-    __slots__ = ("_arguments", "_holder", "_place", "_pool")
+    __slots__ = ("_arguments", "_entering", "_holder", "_place", "_pool")
 
     def __init__(
         self, pool: Pool[K, R], key: K, timeout: float | None, deadline: float, code: CodeType, offset: int
@@ -28,12 +28,17 @@ class Borrowed(Generic[K, R]):
         self._pool = pool
         self._arguments = (key, timeout, deadline, code, offset)
         self._place: Place | None = None
+        self._entering = False
         self._holder: Any = None
 
     async def __aenter__(self) -> R:
-        if self._place is not None:
+        if self._place is not None or self._entering:
             raise RuntimeError("a loan of a pool is for one block")
-        place = self._place = await self._pool.obtain(*self._arguments)
+        self._entering = True
+        try:
+            place = self._place = await self._pool.obtain(*self._arguments)
+        finally:
+            self._entering = False
         self._holder = place.holder
         resource: R = place.resource
         return resource

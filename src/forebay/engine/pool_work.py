@@ -124,6 +124,8 @@ class PoolWork(Generic[K, R]):
                 self._act(todo.popleft())
         finally:
             self._doing = False
+            if todo:  # something let go what is no Exception: the others must have their turn all the same
+                asyncio.get_running_loop().call_soon(self._do, ())
         if self._plan.total and self.due_at == inf:
             self._look_after(now() + self._plan.settings.horizon)
         if self._plan.draining and not self._plan.total and not self._plan.waiting:
@@ -163,9 +165,11 @@ class PoolWork(Generic[K, R]):
             error = raised
             if isinstance(raised, TimeoutError) and timer.expired():
                 error = ConnectTimeout(f"{self.name}: dialling {place.key} took more than {limit:g} s")
-            if place.waiting is None and place.state is not PlaceState.GONE:
-                log.debug("dial failed", pool=self.name, key=str(place.key), reason=str(error))
+            untold = place.waiting is None and place.state is not PlaceState.GONE
             self._do(self._plan.dial_failed(place, error, now()))
+            if untold:
+                log.debug("dial failed", pool=self.name, key=str(place.key), reason=str(error))
+            del error  # its traceback has this frame: who gets it is to be the last that knows of it
         except BaseException:
             error = ConnectFailed(f"{self.name}: dialling {place.key} was cancelled")
             self._do(self._plan.dial_failed(place, error, now()))
@@ -202,7 +206,7 @@ class PoolWork(Generic[K, R]):
         place.holder = None
         try:
             closing = self._close(place.resource)
-        except Exception:  # close is the program's
+        except (Exception, asyncio.CancelledError):  # close is the program's
             log.exception("close failed", pool=self.name, key=str(place.key))
             return
         if closing is not None:
@@ -215,13 +219,22 @@ class PoolWork(Generic[K, R]):
         except TimeoutError:
             log.warning("close took too long", pool=self.name, seconds=self._plan.settings.close_timeout)
 
+    def _open(self, place: Place) -> bool:
+        """What ``is_open`` says; one for which it raises is not."""
+        assert self._is_open is not None
+        try:
+            return self._is_open(place.resource)
+        except (Exception, asyncio.CancelledError):  # is_open is the program's
+            log.exception("is_open failed", pool=self.name, key=str(place.key))
+            return False
+
     # Coming back
 
     def _release(self, place: Place, reusable: bool) -> None:
         why = None
         if not reusable:
             why = ClosedBecause.USED_UP
-        elif self._is_open is not None and not self._is_open(place.resource):
+        elif self._is_open is not None and not self._open(place):
             why = ClosedBecause.ENDED
         actions = self._plan.release(place, now(), why)
         if actions:
@@ -244,7 +257,7 @@ class PoolWork(Generic[K, R]):
     def _look_after(self, at: float) -> None:
         """Come again at ``at``."""
         self.expires_at = at
-        if at < inf:
+        if at < inf or self.due_at < inf:  # what is never due leaves the wheel, so that it is put there anew
             ticker().hold(self)
 
     # Telling

@@ -254,7 +254,7 @@ class PoolPlan(PoolLine):
         if not self.draining:
             for key in self._kept:
                 due = min(due, self._fill(key, self.settings.min_idle, now, actions))
-        if self.total or self._kept:
+        if self.total or (self._kept and not self.draining):
             due = min(due, now + self.settings.horizon)
         self.due = due
         return actions
@@ -273,9 +273,9 @@ class PoolPlan(PoolLine):
         return actions
 
     def keep(self, keys: Iterable[Hashable], now: float) -> Sequence[Action]:
-        """Have ``min_idle`` idle ones of each of ``keys`` from now on, and ``prewarm`` now."""
+        """Have ``min_idle`` idle ones of each of ``keys`` from now on, and ``prewarm`` now. Not when it drains."""
         actions: list[Action] = []
-        for key in keys:
+        for key in () if self.draining else dict.fromkeys(keys):  # one that cannot be hashed is to leave no dial behind
             self._kept[key] = None
             self._fill(key, max(self.settings.prewarm, self.settings.min_idle), now, actions)
         actions += self.tick(now)
@@ -315,7 +315,12 @@ class PoolPlan(PoolLine):
 
     def statistics(self) -> dict[str, Any]:
         """What there is now, of each key too, and counts since the start."""
-        keys = {str(key): self._counts(peers) for key, peers in self._keys.items()}
+        keys: dict[str, dict[str, int]] = {}
+        for key, peers in self._keys.items():
+            counts, name = self._counts(peers), str(key)
+            if (same := keys.get(name)) is not None:  # 1 and "1"
+                counts = {what: count + same[what] for what, count in counts.items()}
+            keys[name] = counts
         return {
             "enabled": self.enabled,
             "max_total": self._max_total,
