@@ -182,6 +182,33 @@ def test_all_dropped_is_no_latency() -> None:
     assert limit.limit == 4
 
 
+def test_a_cut_does_not_look_like_a_queue() -> None:
+    """After a sudden cut the calls that were there before are the long ones: with one call in ten ten times as long,
+    for ten minutes, the limit does not fall further and further."""
+    crowd = Crowd(Adaptive(), 100, bimodal(0.05, 0.5, 0.1))
+    crowd.run(30.0)
+    limits = crowd.run(100.0)
+    assert mean(limits) >= 85
+    assert min(limits) >= 35  # a look is the half
+
+
+def test_a_guess_is_corrected() -> None:
+    """A baseline from the first calls, which are the short ones, is replaced by the first look: no limit stays at a
+    fraction of the knee because of it."""
+    for seed in range(5):
+        crowd = Crowd(Adaptive(), 200, bimodal(0.05, 0.5, 0.1), seed)
+        crowd.run(20.0)
+        assert mean(crowd.run(10.0)) >= 120
+
+
+def test_a_look_does_not_wait_for_calls_that_hang() -> None:
+    """Ten places more than the limit are held for good by calls that never end; looks end all the same."""
+    limit = AdaptiveLimit(Adaptive(look_every=1.0))
+    for number in range(80_000):
+        limit.observe(0.05, limit.limit + 10, False, number * 0.005)
+    assert limit.looks >= 2
+
+
 def test_bounds() -> None:
     """It never leaves them, whatever it sees."""
     rules = Adaptive(minimum=3, maximum=12, initial=5)
