@@ -265,25 +265,31 @@ class DeadlineExceeded(ForebayError):
 
     retry = RetryClass.MAYBE
 
-    def __init__(self, message: str, *, inherited: bool = False) -> None:
+    def __init__(self, message: str, *, retry: RetryClass | None = None, inherited: bool = False) -> None:
         self.inherited = inherited
-        super().__init__(message, retry=RetryClass.NEVER if inherited else None)
+        super().__init__(message, retry=RetryClass.NEVER if inherited and retry is None else retry)
 
 
 class Overloaded(ForebayError):
-    """A limit refused the work before it began. ``limit`` is the limit's name."""
+    """A limit refused the work before it began.
+
+    :param limit: its name.
+    :param retry_after: seconds until it is worth another try; None: not known.
+    :param reason: why, in a short word that never changes, where there are several; else empty.
+    """
 
     retry = RetryClass.SAFE
 
-    def __init__(self, limit: str, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, limit: str, message: str, *, retry_after: float | None = None, reason: str = "") -> None:
         self.limit = limit
         self.retry_after = retry_after
+        self.reason = reason
         super().__init__(message)
 
 
 class PoolExhausted(Overloaded):
-    """Nothing of a pool came free in time. ``holders`` says who has it all: one line each, with the task, how long it has
-    held it, and ``FILE:LINE`` of where it took it."""
+    """Nothing of a pool came free in time. ``holders`` says who has it all: one line each, with the task, how long it
+    has held it, and ``FILE:LINE`` of where it took it."""
 
     def __init__(
         self, limit: str, message: str, *, holders: Sequence[str] = (), retry_after: float | None = None
@@ -335,14 +341,18 @@ class NoTarget(UpstreamError):
 class CircuitOpen(UpstreamError):
     """The breaker of a target is open: it failed too often, and is left alone for a while. Nothing was sent.
 
-    :param retry_after: seconds until it is tried again.
+    :param retry_after: seconds until it is tried again; None: not known.
+    :param reason: ``open``, ``half-open`` or ``forced-open``.
     """
 
     retry = RetryClass.SAFE
     status = 503
 
-    def __init__(self, message: str, *, target: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, target: str = "", retry_after: float | None = None, reason: str = "open"
+    ) -> None:
         self.retry_after = retry_after
+        self.reason = reason
         super().__init__(message, target=target)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from math import nan
 
 import pytest
@@ -69,6 +71,32 @@ def test_nested_the_earliest_counts() -> None:
                 await asyncio.sleep(60)
         assert not outer.value.inherited
         assert now() - began == pytest.approx(1.0, abs=0.02)
+
+    run(main)
+
+
+def test_whose_time_it_was_does_not_depend_on_whose_timer_is_first() -> None:
+    """Timers of one moment may fire in any order: what the inner one says is put right by the one whose time it was."""
+
+    async def main() -> None:
+        for late in (0.0, 0.001):
+
+            async def inner(late: float = late) -> None:
+                await asyncio.sleep(1.0 - late)
+                raise DeadlineExceeded("the inner timer was first", inherited=True)
+
+            with pytest.raises(DeadlineExceeded, match="within 1 s") as caught:
+                async with fail_after(1.0):
+                    await inner()
+            assert not caught.value.inherited
+        with pytest.raises(DeadlineExceeded, match="was first") as caught:  # that of a shorter one in between
+            async with fail_after(2.0):
+                await inner()
+        assert caught.value.inherited
+        with deadline(1.0), pytest.raises(DeadlineExceeded, match="was first") as caught:
+            async with fail_after(5.0):
+                await inner()
+        assert caught.value.inherited
 
     run(main)
 
@@ -177,6 +205,44 @@ def test_limits_of_one_length_share_a_timer() -> None:
     run(main)
 
 
+async def test_very_many_that_end_at_once() -> None:
+    """Not a benchmark: it takes linear time, where quadratic would be ten seconds for which the loop stands still."""
+    limits = TimeLimits(60.0)
+    many = [limits.new() for _ in range(100_000)]
+    for limit in many:
+        limit.at = 0.0
+        limits.add(limit)
+    began = time.perf_counter()
+    limits._expired()
+    assert time.perf_counter() - began < 2.0
+    assert all(limit.over for limit in many)
+    assert len(limits) == 0
+
+
+def test_limits_serve_several_loops_at_once() -> None:
+    """Those of one do not end the limits of another, nor make them endless."""
+    limits = TimeLimits(0.1)
+    ready = threading.Barrier(3)
+    outcomes: list[str] = []
+
+    async def main() -> None:
+        for _ in range(2):
+            ready.wait(5)
+            try:
+                async with limits.new():
+                    await asyncio.sleep(1.5)
+            except DeadlineExceeded:
+                outcomes.append("over")
+
+    threads = [threading.Thread(target=asyncio.run, args=(main(),)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert outcomes == ["over"] * 6
+    assert len(limits) == 0
+
+
 def test_limits_serve_one_loop_after_the_other() -> None:
     """A function that was decorated for good is called by many programs' loops, in tests above all."""
     limits = TimeLimits(0.05)
@@ -196,6 +262,36 @@ def test_limits_serve_one_loop_after_the_other() -> None:
     for _ in range(3):
         asyncio.run(main())
     assert len(limits) == 0
+
+
+async def test_each_is_used_once() -> None:
+    """A second time it would take the cancellation of others for its own."""
+    limit = fail_after(60.0)
+    async with limit:
+        with pytest.raises(RuntimeError, match="entered already"):
+            limit.enter()
+    with pytest.raises(RuntimeError, match="entered already"):
+        async with limit:
+            pass
+
+
+def test_closed_in_another_context() -> None:
+    """As a generator is that was left alone: nobody is cancelled for it later."""
+
+    async def pieces() -> AsyncGenerator[int, None]:
+        async with fail_after(1.0):
+            yield 1
+
+    async def close(generator: AsyncGenerator[int, None]) -> None:
+        await generator.aclose()
+
+    async def main() -> None:
+        generator = pieces()
+        assert await anext(generator) == 1
+        await asyncio.create_task(close(generator))
+        await asyncio.sleep(5)
+
+    run(main)
 
 
 async def test_bad_times() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 
 import pytest
 from structlog.testing import capture_logs
 
 from forebay.engine.single_flight import SingleFlight
+from forebay.policy.deadline import deadline
 from tests.support import eventually
 
 
@@ -153,3 +155,19 @@ async def test_a_call_that_asks_for_itself() -> None:
     with pytest.raises(RuntimeError, match="the call for 'key' waits for itself"):
         await asyncio.wait_for(flights.run("key", call), 5)
     assert await flights.run("key", other) == 7
+
+
+async def test_the_deadline_of_the_first_is_not_that_of_all() -> None:
+    """The call is for everybody who joins it, and somebody may have more time."""
+    flights: SingleFlight[float] = SingleFlight()
+
+    async def left() -> float:
+        await asyncio.sleep(0)
+        return deadline.remaining()
+
+    async def first() -> float:
+        with deadline(0.001):
+            return await flights.run("k", left)
+
+    one, other = await asyncio.gather(first(), flights.run("k", left))
+    assert (one, other) == (inf, inf)

@@ -13,6 +13,7 @@ import pytest
 
 from forebay import App
 from forebay.engine.bulkheads import Slots
+from forebay.engine.deadlines import fail_after
 from forebay.engine.loop import now
 from forebay.engine.stack import Stack, stack
 from forebay.engine.throttle import Throttle
@@ -24,6 +25,8 @@ from forebay.errors import (
     Overloaded,
     UpstreamClosed,
 )
+from forebay.http import Request, Response
+from forebay.policy.adaptive import Adaptive
 from forebay.policy.backoff import Backoff
 from forebay.policy.breaker import Breaker, Circuit
 from forebay.policy.budget import RetryBudget
@@ -275,6 +278,60 @@ async def test_each_target_has_its_own_circuit() -> None:
     assert await guarded("good") == "good"
 
 
+async def test_the_first_argument_may_be_given_by_its_name() -> None:
+    """It is for the same target, and has the same key, however it is passed."""
+    down = False
+    guard = stack(
+        fallback=Fallback(last_good=60), breaker=Breaker(min_calls=100), target=lambda item: item, key=lambda item: item
+    )
+
+    @guard
+    async def price(item: str, currency: str = "EUR") -> str:
+        if down:
+            raise ConnectFailed("no")
+        return f"{item} in {currency}"
+
+    assert await price(item="a") == "a in EUR"
+    assert await price(currency="USD", item="b") == "b in USD"
+    down = True
+    assert await price("a") == "a in EUR"
+    assert await price(item="b") == "b in USD"
+    with pytest.raises(ConnectFailed):
+        await price(item="c")
+    assert guard.statistics()["breaker"]["circuits"].keys() == {"a", "b", "c"}
+
+
+class Unready:
+    """An answer that has no status yet."""
+
+    @property
+    def status(self) -> int:
+        raise RuntimeError("not ready")
+
+
+@pytest.mark.parametrize("outcome", ["fine", ConnectFailed("no"), Unready()])
+async def test_a_verdict_that_fails_counts_the_call_out(outcome: Any) -> None:
+    """The error is told, and the circuit does not wait for this call."""
+
+    def broken(_: Any) -> bool:
+        raise LookupError("a mistake")
+
+    guard = stack(breaker=Breaker()) if isinstance(outcome, Unready) else stack(breaker=Breaker(), failed=broken)
+    with pytest.raises((LookupError, RuntimeError)):
+        await guard(Server(outcome))()
+    found = guard.statistics()["breaker"]
+    assert (found["admitted"], found["undecided"]) == (1, 1)
+
+
+@pytest.mark.parametrize("status", ["ready", ["ready"], {"phase": "Running"}, None])
+async def test_what_is_no_status_of_http(status: Any) -> None:
+    """Other things have a ``status``, too: such an answer is one, and none that is tried again."""
+    result = SimpleNamespace(status=status)
+    guard = stack(retry=Retry(), breaker=Breaker(), fallback=Fallback(last_good=60), idempotent=True)
+    assert await guard(Server(result))() is result
+    assert guard.statistics()["breaker"]["succeeded"] == 1
+
+
 @pytest.mark.parametrize(
     ("outcome", "failures"),
     [
@@ -319,6 +376,54 @@ def test_whose_time_it_was() -> None:
             await task
         found = guard.statistics()["breaker"]
         assert (found["succeeded"], found["failed"]) == (0, 1)
+
+    on_clock(main)
+
+
+def test_whose_time_it_was_does_not_depend_on_whose_timer_is_first() -> None:
+    """What is called may have looked at our deadline, and ended a moment before us: that is still our time."""
+
+    async def inherits() -> None:
+        async with fail_after(60):
+            await asyncio.sleep(0.9999)
+            raise DeadlineExceeded("a moment before", inherited=True)
+
+    async def main() -> None:
+        for options in ({"timeout": 1.0}, {"attempt_timeout": 1.0}, {"timeout": 1.0, "attempt_timeout": 5.0}):
+            guard = stack(**options, breaker=Breaker())  # type: ignore[arg-type]  # they are floats
+            with pytest.raises(DeadlineExceeded, match="within 1 s") as caught:
+                await guard(inherits)()
+            assert not caught.value.inherited
+            found = guard.statistics()
+            assert (found["breaker"]["failed"], found["breaker"]["undecided"]) == (1, 0)
+            assert found["timeout" if "timeout" in options else "attempt_timeout"]["exceeded"] == 1
+        guard = stack(attempt_timeout=1.0, retry=Retry(attempts=2, backoff=AT_ONCE), idempotent=True)
+        with pytest.raises(DeadlineExceeded):
+            await guard(inherits)()
+        assert guard.statistics()["retry"]["verdicts"] == {"retry": 1, "attempts": 1}
+        guard = stack(timeout=1.0, breaker=Breaker())
+        with deadline(0.9999), pytest.raises(DeadlineExceeded) as caught:
+            await guard(inherits)()
+        assert caught.value.inherited
+        assert guard.statistics()["breaker"]["undecided"] == 1
+
+    on_clock(main)
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout": 1.0}, {"attempt_timeout": 1.0}, {"timeout": 1.0, "attempt_timeout": 5.0}]
+)
+def test_an_adaptive_bulkhead_learns_from_time_that_was_over(options: dict[str, float]) -> None:
+    """Of the whole call, and of each try, also of one that is made beside another."""
+
+    async def main() -> None:
+        for hedge in (None, Hedge(initial_delay=0.5)):
+            slots = Slots(Bulkhead(limit=Adaptive(initial=20)))
+            guard = stack(bulkhead=slots, hedge=hedge, idempotent=True, **options)  # type: ignore[arg-type]
+            server = Server(60.0)
+            for _ in range(60):
+                await asyncio.gather(*(guard(server)() for _ in range(10)), return_exceptions=True)
+            assert slots.compartment.limit < 20
 
     on_clock(main)
 
@@ -503,3 +608,114 @@ async def test_it_costs_little_beside_the_call() -> None:
     for _ in range(2000):
         await call()
     assert time.perf_counter() - began < 2.0
+
+
+async def test_each_layer_has_its_switch() -> None:
+    """On the layer itself; what is switched off decides nothing."""
+    guard = stack(
+        fallback=Fallback(value="instead"),
+        timeout=5,
+        retry=Retry(backoff=AT_ONCE),
+        hedge=Hedge(),
+        breaker=Breaker(min_calls=1),
+        attempt_timeout=5,
+        bulkhead=Bulkhead(limit=1, max_waiting=0),
+        limiter=TokenBucket(1, 1),
+    )
+    server = Server(ConnectFailed("no"))
+    assert await guard(server)() == "instead"
+    for layer in guard.layers:
+        assert layer.enabled
+        layer.enabled = False
+        assert not layer.enabled
+        assert not layer.statistics()["enabled"]
+    for _ in range(3):
+        with pytest.raises(ConnectFailed):
+            await guard(server)()
+
+
+async def test_the_last_good_answer_is_that_to_the_same_question() -> None:
+    """By its arguments, where nothing else is said; around requests somebody has to say it."""
+    guard = stack(fallback=Fallback(last_good=60))
+    up = True
+
+    @guard
+    async def price(item: str, *, of: str = "shop") -> str:
+        if not up:
+            raise ConnectFailed("no")
+        return f"{item} of {of}"
+
+    await price("tea")
+    await price("tea", of="market")
+    up = False
+    assert await price("tea") == "tea of shop"
+    assert await price("tea", of="market") == "tea of market"
+    with pytest.raises(ConnectFailed):
+        await price("coffee")
+    with pytest.raises(ValueError, match="needs key="):
+        await guard(SimpleNamespace(method="GET"), Server("fine"))
+
+
+async def test_what_is_kept_of_an_application() -> None:
+    """Whole answers without cookies, each time with headers of their own."""
+    app = App("kept")
+    guard = stack(fallback=Fallback(last_good=60), key=lambda request: request.path)
+    down = False
+
+    @app.middleware
+    async def hop(request: Request, call_next: Any) -> Response:
+        response: Response = await call_next(request)
+        response.headers.add("x-hop", "1")
+        return response
+
+    app.middleware(guard)
+
+    def unless_down() -> None:
+        if down:
+            raise ConnectFailed("no")
+
+    @app.get("/plain")
+    async def plain() -> str:
+        unless_down()
+        return "plain"
+
+    @app.get("/cookie")
+    async def cookie() -> Response:
+        unless_down()
+        response = Response("yours")
+        response.set_cookie("session", "secret")
+        return response
+
+    @app.get("/stream")
+    async def stream() -> Any:
+        unless_down()
+
+        async def pieces() -> Any:
+            yield b"piece"
+
+        return Response(pieces())
+
+    async with TestClient(app, raise_errors=False) as client:
+        for path in ("/plain", "/cookie", "/stream"):
+            assert (await client.get(path)).status == 200
+        down = True
+        for _ in range(3):
+            response = await client.get("/plain")
+            assert (response.status, response.text, response.headers.get_all("x-hop")) == (200, "plain", ["1"])
+        assert (await client.get("/cookie")).status == 502
+        assert (await client.get("/stream")).status == 502
+
+
+async def test_refusals_have_their_reason() -> None:
+    """A short word that never changes, for those who count them."""
+    guard = stack(breaker=Breaker(min_calls=1))
+    with pytest.raises(ConnectFailed):
+        await guard(Server(ConnectFailed("no")))()
+    with pytest.raises(CircuitOpen) as opened:
+        await guard(Server("fine"))()
+    assert opened.value.reason == "open"
+    guard = stack(limiter=TokenBucket(1, 1))
+    await guard(Server("fine"))()
+    with pytest.raises(Overloaded) as limited:
+        await guard(Server("fine"))()
+    assert limited.value.reason == "rate"

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from math import inf
+from typing import Any
 
 import pytest
 
 from forebay import App
-from forebay.http import HTTPServer, Request, Response
+from forebay.engine.loop import now
+from forebay.http import ASGIApplication, HTTPServer, Request, Response
 from forebay.http.messages import Next
 from forebay.http.middleware.timeout import Timeout
+from forebay.http.websocket import WebSocket
 from forebay.policy.deadline import deadline
 from tests.support import RawClient, eventually, raw_client, running
 
@@ -119,6 +123,75 @@ async def test_past_it_there_is_504(path: str, value: str | None) -> None:
         assert await answer(client, "/sync") == "none"
 
 
+async def test_the_time_begins_when_the_request_comes() -> None:
+    """A request that waits for the answer to the one before it has less left, as its client has."""
+    site = Site()
+
+    @site.app.get("/held")
+    async def held() -> str:
+        await asyncio.sleep(0.3)
+        return "held"
+
+    async with (
+        running(HTTPServer(site.app, bind="http://127.0.0.1:0")) as server,
+        raw_client(server.addresses[0].port) as client,
+    ):
+        await client.send(
+            b"GET /held HTTP/1.1\r\nhost: a\r\n\r\nGET /sync HTTP/1.1\r\nhost: a\r\nrequest-timeout-ms: 5000\r\n\r\n"
+        )
+        assert (await client.response())[2] == b"held"
+        assert 4.0 < float((await client.response())[2]) <= 4.7
+
+
+@pytest.mark.parametrize("path", ["/patient", "/limited"])
+async def test_a_websocket_outlives_its_handshake(path: str) -> None:
+    """What was said about the answer to its request says nothing about what is done for it afterwards."""
+    app = App("sockets")
+
+    async def talk(ws: WebSocket) -> None:
+        await ws.send(told(deadline.remaining()))
+
+    app.websocket("/patient")(talk)
+    app.group("/limited", middleware=[Timeout(30.0)]).websocket("")(talk)
+    patience = b"request-timeout-ms: 30000\r\n" if path != "/limited" else b""
+    async with (
+        running(HTTPServer(app, bind="http://127.0.0.1:0")) as server,
+        raw_client(server.addresses[0].port) as client,
+    ):
+        await client.send(
+            b"GET %b HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n%b"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            % (path.encode(), patience)
+        )
+        assert (await client.response())[0] == 101
+        assert await client.exactly(6) == b"\x81\x04none"
+
+
+async def test_a_mounted_route_leaves_a_shorter_timeout_its_end() -> None:
+    """``Timeout`` is over when there is a response, and a stream takes what it needs."""
+    app, mounted = App("outer"), App("mounted")
+    app.group("/limited", middleware=[Timeout(2.0)]).mount("/in", mounted)
+    lefts: list[float] = []
+
+    @mounted.get("/stream", timeout=60)
+    async def stream(request: Request) -> AsyncIterator[str]:
+        lefts.append(request.exchange.deadline - now())
+
+        async def pieces() -> AsyncIterator[str]:
+            yield "a"
+            lefts.append(request.exchange.deadline - now())
+
+        return pieces()
+
+    async with (
+        running(HTTPServer(app, bind="http://127.0.0.1:0")) as server,
+        raw_client(server.addresses[0].port) as client,
+    ):
+        assert (await client.get("/limited/in/stream"))[2] == b"a"
+    assert 1 < lefts[0] <= 2
+    assert lefts[1] > 2
+
+
 async def test_timeouts_of_middleware_are_deadlines() -> None:
     """They can only shorten the time, but for ``Timeout(None)``, which lifts it."""
     app = App("timeouts")
@@ -149,3 +222,48 @@ async def test_timeouts_of_middleware_are_deadlines() -> None:
         assert 1 < float(body) <= 2
         assert 0 < float(await answer(client, "/limited/x", "1000")) <= 1
         assert await answer(client, "/lifted/x") == "none"
+
+
+async def test_work_after_the_response_has_its_own_time() -> None:
+    """The client's patience was for the answer: nobody can keep a server from what it has to do by being short of it."""
+    app = App("after")
+    seen: list[float] = []
+
+    async def work() -> None:
+        seen.append(deadline.remaining())
+
+    @app.get("/")
+    async def answer_first(request: Request) -> str:
+        request.after(work)
+        return "answered"
+
+    async with (
+        running(HTTPServer(app, bind="http://127.0.0.1:0")) as server,
+        raw_client(server.addresses[0].port) as one,
+    ):
+        assert await answer(one, "/", "5000") == "answered"
+        await eventually(lambda: seen == [inf])
+
+
+@pytest.mark.both_loops
+async def test_applications_of_others_keep_to_it() -> None:
+    """504 in time, and the deadline is that of whatever the application does; the next request has none."""
+    seen: list[float] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        seen.append(deadline.remaining())
+        await asyncio.sleep(0.6 if scope["path"] == "/slow" else 0)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    hosted = ASGIApplication(application, lifespan="off")
+    async with running(HTTPServer(hosted, bind="http://127.0.0.1:0")) as server:
+        async with raw_client(server.addresses[0].port) as client:
+            assert await answer(client, "/quick", "5000") == "done"
+            assert await answer(client, "/quick") == "done"
+            assert (await client.get("/slow", request_timeout_ms="100"))[0] == 504
+    assert 4 < seen[0] <= 5
+    assert seen[1] == inf
+    assert 0 < seen[2] <= 0.1

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from forebay.errors import (
+    CircuitOpen,
     ConnectFailed,
     ConnectTimeout,
     DeadlineExceeded,
@@ -72,6 +73,7 @@ def test_a_validation_error_lists_every_field() -> None:
         (NoTarget("secret"), 503, False),
         (DeadlineExceeded("secret"), 504, False),
         (Overloaded("secret", "secret"), 503, True),
+        (CircuitOpen("secret", target="http://10.0.0.7:1"), 503, True),
     ],
 )
 def test_texts_that_are_not_the_clients_business(error: Exception, status: int, expected: bool) -> None:
@@ -87,6 +89,7 @@ def test_an_overload_says_when_to_come_again() -> None:
     """Seconds to wait are rounded up to whole ones (RFC 9110 section 10.2.3)."""
     assert problem_of(Overloaded("rate", "", retry_after=1.2))[1].endswith(b"retry-after: 2\r\n")
     assert b"retry-after" not in problem_of(Overloaded("rate", ""))[1]
+    assert problem_of(CircuitOpen("", retry_after=29.3))[1].endswith(b"retry-after: 30\r\n")
 
 
 def test_a_protocol_error_keeps_its_status() -> None:

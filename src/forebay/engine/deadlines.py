@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from math import inf
 from types import TracebackType
+from typing import Any
 
 from forebay.engine.loop import now
 from forebay.engine.tasks import current_task
@@ -12,6 +13,9 @@ from forebay.errors import DeadlineExceeded
 from forebay.policy.deadline import deadline
 
 __all__ = ["TimeLimits", "fail_after"]
+
+_EARLY = 0.002
+"""Seconds by which timers may be early: they are in milliseconds."""
 
 
 class fail_after:  # noqa: N801 - a word that reads as one in a with statement, as asyncio.timeout does
@@ -24,7 +28,8 @@ class fail_after:  # noqa: N801 - a word that reads as one in a with statement, 
 
     What waits there is cancelled, and the block ends with ``DeadlineExceeded``. Where there is an earlier deadline
     around it, that one counts. A cancellation from elsewhere stays one. Precise to the timers of the loop, about a
-    millisecond.
+    millisecond. Each is used once; and not around the ``yield`` of a generator, where it would be the deadline of
+    whoever iterates over that.
 
     :param seconds: at least 0; ``inf``: only a deadline that is around it counts.
     :ivar at: when the time is over, once it has begun.
@@ -32,6 +37,7 @@ class fail_after:  # noqa: N801 - a word that reads as one in a with statement, 
     :ivar over: the time is over.
     :raises DeadlineExceeded: at the end of the block.
     :raises ValueError: ``seconds`` is negative or not a number.
+    :raises RuntimeError: it was entered already.
     """
 
     __slots__ = ("_before", "_cancelling", "_handle", "_limits", "_seconds", "_task", "at", "inherited", "over")
@@ -41,6 +47,7 @@ class fail_after:  # noqa: N801 - a word that reads as one in a with statement, 
             raise ValueError(f"fail_after {seconds} seconds: must be at least 0")
         self._seconds = seconds
         self._limits = _limits
+        self._task: asyncio.Task[Any] | None = None
         self._handle: asyncio.TimerHandle | None = None
         self.at = inf
         self.inherited = False
@@ -56,7 +63,7 @@ class fail_after:  # noqa: N801 - a word that reads as one in a with statement, 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.leave() and kind is asyncio.CancelledError:
+        if (self.leave() and kind is asyncio.CancelledError) or self.owns(error):
             raise self.error() from error
 
     def enter(self) -> None:
@@ -64,6 +71,8 @@ class fail_after:  # noqa: N801 - a word that reads as one in a with statement, 
         task = current_task()
         if task is None:
             raise RuntimeError("fail_after outside of a task: there is nothing that could be interrupted")
+        if self._task is not None:
+            raise RuntimeError(f"{self!r} was entered already")
         at = now()
         self._task = task
         self._cancelling = task.cancelling()
@@ -73,22 +82,31 @@ class fail_after:  # noqa: N801 - a word that reads as one in a with statement, 
             self.inherited = True
             end = outer
         self.at = end
-        if self._limits is not None and not self.inherited:
-            self._limits.add(self)
-        elif end != inf:
+        if end != inf and (self.inherited or self._limits is None or not self._limits.add(self)):
             self._handle = asyncio.get_running_loop().call_later(max(0.0, end - at), self.expire)
         self._before = deadline.begin(end)
 
     def leave(self) -> bool:
         """End. True when the time was over, and no one else wants the task cancelled: a ``CancelledError`` that comes
         out of the block is ours then, and is to become :meth:`error`."""
-        deadline.end(self._before)
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
         elif self._limits is not None:
             self._limits.discard(self)
-        return self.over and self._task.uncancel() <= self._cancelling
+        try:  # noqa: SIM105 - suppress() would cost as much as all the rest
+            deadline.end(self._before)
+        except ValueError:
+            pass  # a generator, or a coroutine, that is closed from elsewhere: the context it began in is out of reach
+        task = self._task
+        return self.over and task is not None and task.uncancel() <= self._cancelling
+
+    def owns(self, error: BaseException | None) -> bool:
+        """Whether ``error``, which came out of the block, speaks of the deadline of the caller, and that is this one:
+        what is within may look at it a little earlier than we do."""
+        return (
+            isinstance(error, DeadlineExceeded) and error.inherited and not self.inherited and now() >= self.at - _EARLY
+        )
 
     def error(self) -> DeadlineExceeded:
         """What the block ends with when the time is over."""
@@ -99,12 +117,14 @@ class fail_after:  # noqa: N801 - a word that reads as one in a with statement, 
     def expire(self) -> None:
         """The time is over."""
         self.over = True
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
 
 class TimeLimits:
     """Makes limits of one length, which share one timer: those that begin later end later, so that only the first has
-    to be waited for. A timer of its own for each costs more than all else about it.
+    to be waited for. A timer of its own for each costs more than all else about it. They are those of one loop, until
+    it is closed; in other loops that run meanwhile, each limit has its own timer.
 
     :param seconds: above 0, and finite.
     """
@@ -124,15 +144,18 @@ class TimeLimits:
         """One that has not begun."""
         return fail_after(self.seconds, self)
 
-    def add(self, limit: fail_after) -> None:
-        """Called by ``limit`` when it begins."""
+    def add(self, limit: fail_after) -> bool:
+        """Called by ``limit`` when it begins. False: it needs a timer of its own."""
         loop = asyncio.get_running_loop()
-        if self._timer is None or loop is not self._loop:
-            if loop is not self._loop:  # the one before has ended
-                self._active.clear()
-                self._loop = loop
+        if loop is not self._loop:
+            if self._loop is not None and not self._loop.is_closed():
+                return False
+            self._active.clear()
+            self._loop, self._timer = loop, None
+        if self._timer is None:
             self._timer = loop.call_later(self.seconds, self._expired)
         self._active[limit] = None
+        return True
 
     def discard(self, limit: fail_after) -> None:
         """Called by ``limit`` when it ends."""
@@ -141,12 +164,13 @@ class TimeLimits:
     def _expired(self) -> None:
         at = now()
         self._timer = None
-        active = self._active
-        while active:
-            limit = next(iter(active))
+        due: list[fail_after] = []
+        for limit in self._active:
             left = limit.at - at
             if left > 0.0005:  # timers are in milliseconds
                 self._timer = asyncio.get_running_loop().call_later(left, self._expired)
-                return
-            del active[limit]
+                break
+            due.append(limit)
+        for limit in due:  # to ask a dict for its first again and again takes quadratic time
+            del self._active[limit]
             limit.expire()

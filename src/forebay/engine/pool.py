@@ -15,6 +15,7 @@ from forebay.engine.loop import now, ticker
 from forebay.engine.pool_borrowed import Borrowed
 from forebay.engine.pool_work import PoolWaiter, PoolWork
 from forebay.engine.tasks import current_task
+from forebay.policy.deadline import deadline
 from forebay.policy.pool_actions import (
     ClosedBecause,
     Place,
@@ -124,13 +125,14 @@ class Pool(PoolWork[K, R]):
 
     # Borrowing
 
-    def acquire(self, key: K, timeout: float | None = None, deadline: float = inf) -> Coroutine[Any, Any, R]:
+    def acquire(self, key: K, timeout: float | None = None, deadline: float | None = None) -> Coroutine[Any, Any, R]:
         """A resource of ``key``, to be awaited, which is the caller's until :meth:`release`.
 
         The line that calls this is the one that is told of a resource that is held for too long.
 
         :param timeout: seconds to wait at most; None: ``wait_timeout`` of the settings.
-        :param deadline: on the clock of :data:`~forebay.engine.loop.now`; what is idle is given after it, too.
+        :param deadline: on the clock of :data:`~forebay.engine.loop.now`; what is idle is given after it, too. None:
+            the current one (:class:`forebay.policy.deadline`), if there is any.
         :raises PoolExhausted: nothing came free in time, or too many wait already. It names the holders.
         :raises ConnectTimeout: one was being dialled, but did not come about in time.
         :raises DeadlineExceeded: nothing came free before the deadline.
@@ -143,7 +145,7 @@ class Pool(PoolWork[K, R]):
             code, offset = outside(frame)
         return self._acquire(key, timeout, deadline, code, offset)
 
-    async def _acquire(self, key: K, timeout: float | None, deadline: float, code: CodeType, offset: int) -> R:
+    async def _acquire(self, key: K, timeout: float | None, deadline: float | None, code: CodeType, offset: int) -> R:
         place = self._plan.take(key, now())
         if place is None or (self._is_open is not None and not self._open(place)):
             place = await self._wait(key, timeout, deadline, code, offset, place)
@@ -152,7 +154,7 @@ class Pool(PoolWork[K, R]):
         resource: R = place.resource
         return resource
 
-    async def obtain(self, key: K, timeout: float | None, deadline: float, code: CodeType, offset: int) -> Place:
+    async def obtain(self, key: K, timeout: float | None, deadline: float | None, code: CodeType, offset: int) -> Place:
         """As :meth:`acquire`, for :class:`Borrowed`."""
         place = self._plan.take(key, now())
         if place is None or (self._is_open is not None and not self._open(place)):
@@ -176,7 +178,7 @@ class Pool(PoolWork[K, R]):
         resource: R = place.resource
         return resource
 
-    def borrow(self, key: K, timeout: float | None = None, deadline: float = inf) -> Borrowed[K, R]:
+    def borrow(self, key: K, timeout: float | None = None, deadline: float | None = None) -> Borrowed[K, R]:
         """A resource of ``key`` for the length of a block: ``async with pool.borrow(key) as resource:``.
 
         When the block is left by an exception, it is not used again: who knows what is left in it. Parameters and
@@ -221,7 +223,7 @@ class Pool(PoolWork[K, R]):
     # Waiting
 
     async def _wait(
-        self, key: K, timeout: float | None, deadline: float, code: CodeType, offset: int, closed: Place | None
+        self, key: K, timeout: float | None, deadline: float | None, code: CodeType, offset: int, closed: Place | None
     ) -> Place:
         """A place of ``key`` that is held by now, after as long as it takes."""
         if self.state is State.NEW:
@@ -258,12 +260,14 @@ class Pool(PoolWork[K, R]):
         finally:  # its traceback has this frame: together they would stay until the garbage is collected
             del outcome, waiter
 
-    def _waiter(self, taken: Taken, timeout: float | None, deadline: float) -> tuple[PoolWaiter, float]:
+    def _waiter(self, taken: Taken, timeout: float | None, until: float | None) -> tuple[PoolWaiter, float]:
         """A waiter, and the seconds that it waits at most."""
+        if until is None:
+            until = deadline.current()
         seconds = self._plan.settings.wait_timeout if timeout is None else timeout
         if seconds is None:
             seconds = inf
-        left = deadline - now()
+        left = until - now()
         future = asyncio.get_running_loop().create_future()  # the pool itself has no loop if it never started
         return PoolWaiter(future, taken, left < seconds), max(0.0, min(left, seconds))
 

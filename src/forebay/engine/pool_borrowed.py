@@ -23,7 +23,7 @@ class Borrowed(Generic[K, R]):
     __slots__ = ("_arguments", "_entering", "_holder", "_place", "_pool")
 
     def __init__(
-        self, pool: Pool[K, R], key: K, timeout: float | None, deadline: float, code: CodeType, offset: int
+        self, pool: Pool[K, R], key: K, timeout: float | None, deadline: float | None, code: CodeType, offset: int
     ) -> None:
         self._pool = pool
         self._arguments = (key, timeout, deadline, code, offset)

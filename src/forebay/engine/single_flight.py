@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from math import inf
 from types import TracebackType
 from typing import Generic, TypeVar
 
 import structlog
 
 from forebay.engine.tasks import Task, start_task
+from forebay.policy.deadline import deadline
 
 __all__ = ["SingleFlight"]
 
@@ -33,9 +35,9 @@ class _Flight(Generic[T]):
 class SingleFlight(Generic[T]):
     """Lets concurrent callers of one key share one call. To be used from one loop at a time.
 
-    The call runs in a Task of its own, with the context variables of who came first. It is kept only while it runs:
-    nothing is remembered of a key once its call has ended. ``started`` counts the calls, ``shared`` the callers that
-    joined one.
+    The call runs in a Task of its own, with the context variables of who came first, but for the deadline. It is kept
+    only while it runs: nothing is remembered of a key once its call has ended. ``started`` counts the calls, ``shared``
+    the callers that joined one.
 
     A call must not wait for the same key itself: it would wait for its own end. Where its own Task does, that raises
     ``RuntimeError``.
@@ -65,9 +67,10 @@ class SingleFlight(Generic[T]):
         """
         flight = self._flights.get(key)
         if flight is None:
+            name = f"single flight {key!r:.80}"  # before anything is kept: it may raise
             self.started += 1
             flight = self._flights[key] = _Flight()
-            flight.task = start_task(self._call(key, flight, function), name=f"single flight {key!r:.80}")
+            flight.task = start_task(self._call(key, flight, function), name=name)
             flight.task.add_done_callback(lambda task: self._ended(key, flight, task))
         else:
             self.shared += 1
@@ -93,7 +96,7 @@ class SingleFlight(Generic[T]):
             try:
                 raise error.with_traceback(traceback)  # else each of them would make it longer
             finally:
-                del error, traceback
+                del error, traceback, task, flight  # or the error would know itself, by this frame
         return task.result()
 
     def forget(self, key: Hashable) -> None:
@@ -101,6 +104,7 @@ class SingleFlight(Generic[T]):
         self._flights.pop(key, None)
 
     async def _call(self, key: Hashable, flight: _Flight[T], function: Callable[[], Awaitable[T]]) -> T:
+        deadline.begin(inf)  # that of who came first is not that of the others
         try:
             return await function()
         except BaseException as error:
@@ -110,6 +114,7 @@ class SingleFlight(Generic[T]):
             self._leave(key, flight)
 
     def _ended(self, key: Hashable, flight: _Flight[T], task: Task[T]) -> None:
+        flight.task = None  # which knows the error, whose frames know the flight
         self._leave(key, flight)  # it may have been cancelled before it began
         if not task.cancelled() and (error := task.exception()) is not None and flight.abandoned:
             log.warning("shared call failed after nobody waited for it any more", task=task.get_name(), exc_info=error)

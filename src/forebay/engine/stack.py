@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from math import inf
 from typing import Any, ParamSpec, TypeVar, overload
@@ -113,6 +114,8 @@ class Stack:
     def __call__(self, subject: Any, call_next: Callable[[Any], Awaitable[Any]] | None = None, /) -> Any:
         """Decorate a coroutine function; or, as a middleware, handle a request."""
         if call_next is not None:
+            if self.fallback is not None and self.fallback.needs_key:
+                raise ValueError("stack: a fallback with last_good around requests needs key=, which says whose it is")
             method = getattr(subject, "method", "")
             return self._chain(Call(call_next, (subject,), {}, method, self._idempotent))
         return self._decorate(subject)
@@ -120,10 +123,14 @@ class Stack:
     def _decorate(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         chain = self._chain
         idempotent = self._idempotent
+        first = _first_parameter(function)
 
         @functools.wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            result: T = await chain(Call(function, args, kwargs, "", idempotent))
+            call = Call(function, args, kwargs, "", idempotent)
+            if kwargs and not args:
+                call.subject = kwargs.get(first)
+            result: T = await chain(call)
             return result
 
         return guarded
@@ -135,6 +142,14 @@ class Stack:
             for name in self.__slots__
             if not name.startswith("_") and (layer := getattr(self, name)) is not None
         }
+
+
+def _first_parameter(function: Callable[..., Any]) -> str:
+    """The name of the first parameter, by which it may be given; empty: there is none, or it is not known."""
+    try:
+        return next(iter(inspect.signature(function).parameters), "")
+    except (TypeError, ValueError):  # of some that are written in C
+        return ""
 
 
 def stack(
@@ -185,7 +200,8 @@ def stack(
     :param budget: of second tries, shared with others; by default one of ``retry``'s share.
     :param target: the name of whom a call is for, from the request, or the first argument: the breaker judges each by
         itself. None: they are all for the same.
-    :param key: of the last good answers that the fallback keeps, from the same; None: there is one.
+    :param key: of the last good answers that the fallback keeps, from the same. None: the arguments of a decorated
+        function; around requests there has to be one. Responses that stream, or set cookies, are not kept.
     :param priority: of a call that has to wait for a place, from the same; None: they are all alike.
     :param failed: whether a call failed, from its result or its exception, as far as the breaker is concerned; None: it
         says nothing. By default exceptions and statuses of 500 and more are failures, what never was sent is not.

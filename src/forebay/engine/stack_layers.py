@@ -52,9 +52,10 @@ class Call:
     :ivar subject: what it is about: the request of a middleware, the first argument of a decorated function; or None.
     :ivar idempotent: whether it may be made twice; None: as ``method`` says.
     :ivar limit: the time limit around all tries, while it is inside of one.
+    :ivar attempt: that of the try under way, while it is inside of one.
     """
 
-    __slots__ = ("args", "function", "idempotent", "kwargs", "limit", "method", "subject")
+    __slots__ = ("args", "attempt", "function", "idempotent", "kwargs", "limit", "method", "subject")
 
     def __init__(
         self,
@@ -71,6 +72,21 @@ class Call:
         self.method = method
         self.idempotent = idempotent
         self.limit: fail_after | None = None
+        self.attempt: fail_after | None = None
+
+    def beside(self) -> Call:
+        """The same call, for a try that is made at the same time as another one."""
+        other = Call(self.function, self.args, self.kwargs, self.method, self.idempotent)
+        other.subject = self.subject
+        other.limit = self.limit
+        return other
+
+    def is_late(self) -> bool:
+        """Whether it is interrupted because its time is over, and that is not the time of its caller."""
+        whole, attempt = self.limit, self.attempt
+        if whole is not None and not whole.inherited:  # what a try inherits is from there
+            return whole.over or (attempt is not None and attempt.over)
+        return attempt is not None and attempt.over and not attempt.inherited
 
 
 Next = Callable[[Call], Awaitable[Any]]
@@ -81,6 +97,16 @@ class Layer:
     an attribute, and not an argument as middleware has it, since all of them together are to cost little."""
 
     next: Next
+    state: Any
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it decides anything; when not, calls go through, and are counted."""
+        return bool(self.state.enabled)
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self.state.enabled = value
 
     async def __call__(self, call: Call) -> Any:
         """Make the call, or do not."""
@@ -105,6 +131,8 @@ def status_of(result: Any) -> int | None:
 class FallbackLayer(Layer):
     """Answers in place of what failed."""
 
+    state: Fallbacks
+
     def __init__(self, state: Fallbacks, key: Callable[[Any], Any] | None) -> None:
         self.state = state
         self._key = key
@@ -122,20 +150,45 @@ class FallbackLayer(Layer):
                 raise
             log.debug("fallback", reason=found.reason, error=str(error))
             if not found.call:
-                return found.value
+                return found.value if status_of(found.value) is None else _copy_of(found.value)
             answer = found.value(error)
             return await answer if inspect.isawaitable(answer) else answer
         if state.rules.last_good:
-            status = status_of(result)
-            if status is None or status < 500:
+            if status_of(result) is None:
                 state.remember(self._key_of(call), result, now())
+            elif _can_be_kept(result):
+                state.remember(self._key_of(call), _copy_of(result), now())
         return result
 
     def _key_of(self, call: Call) -> Any:
-        return None if self._key is None else self._key(call.subject)
+        if not self.state.rules.last_good:
+            return None
+        if self._key is not None:
+            return self._key(call.subject)
+        return call.args, tuple(sorted(call.kwargs.items()))
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether it keeps answers, and nobody has said to what: requests do not tell that by themselves."""
+        return self._key is None and self.state.rules.last_good > 0
 
     def statistics(self) -> dict[str, Any]:
         return self.state.statistics()
+
+
+def _can_be_kept(response: Any) -> bool:
+    """Whether a response may be given to others later: no failure, no stream, and without cookies of a client."""
+    status = status_of(response)
+    if status is None or status >= 500 or getattr(response, "stream", None) is not None:
+        return False
+    get = getattr(getattr(response, "headers", None), "get", None)
+    return get is None or get("set-cookie") is None
+
+
+def _copy_of(response: Any) -> Any:
+    """A response whose headers may be changed without changing those of the one that is kept."""
+    copy = getattr(response, "copy", None)
+    return response if copy is None else copy()
 
 
 class TimeoutLayer(Layer):
@@ -144,9 +197,10 @@ class TimeoutLayer(Layer):
     :param whole: it is around all tries, and what happens within is to know whose time it was.
     """
 
+    enabled: bool = True
+
     def __init__(self, seconds: float, *, whole: bool) -> None:
         self.seconds = seconds
-        self.enabled = True
         self.calls = self.exceeded = 0
         self._limits = TimeLimits(seconds)
         self._whole = whole
@@ -161,6 +215,8 @@ class TimeoutLayer(Layer):
         limit = self._limits.new()
         if self._whole:
             call.limit = limit
+        else:
+            call.attempt = limit
         limit.enter()
         try:
             result = await self.next(call)
@@ -169,8 +225,11 @@ class TimeoutLayer(Layer):
                 raise
             self.exceeded += 1
             raise limit.error() from error
-        except BaseException:
+        except BaseException as error:
             limit.leave()
+            if limit.owns(error):
+                self.exceeded += 1
+                raise limit.error() from error
             raise
         limit.leave()
         return result
@@ -182,10 +241,11 @@ class TimeoutLayer(Layer):
 class RetryLayer(Layer):
     """Makes a call again."""
 
+    enabled: bool = True
+
     def __init__(self, rules: Retry, budget: RetryBudget | None) -> None:
         self.rules = rules
         self.budget = budget
-        self.enabled = True
         self.calls = 0
         self.verdicts: dict[str, int] = {}
 
@@ -208,7 +268,7 @@ class RetryLayer(Layer):
                     raise
                 delay = verdict
             else:
-                status = getattr(result, "status", None)
+                status = status_of(result)
                 if status not in rules.statuses:
                     return result
                 verdict = self._decide(call, None, status, _retry_after(result), attempt, began, delay)
@@ -269,6 +329,8 @@ def _retry_after(result: Any) -> float | None:
 class HedgeLayer(Layer):
     """Makes a slow call a second time beside the first."""
 
+    state: Hedger
+
     def __init__(self, state: Hedger, *, deposits: bool) -> None:
         self.state = state
         self._deposits = deposits  # into the budget; a retry around it does that already
@@ -281,7 +343,7 @@ class HedgeLayer(Layer):
             self.state.budget.deposit(now())
 
         async def make() -> Any:
-            return await self.next(call)
+            return await self.next(call.beside())
 
         return await hedged(self.state, make, method=call.method, idempotent=call.idempotent)
 
@@ -291,6 +353,8 @@ class HedgeLayer(Layer):
 
 class BreakerLayer(Layer):
     """Leaves alone what failed too often."""
+
+    state: Circuit | Circuits
 
     def __init__(
         self, state: Circuit | Circuits, target: Callable[[Any], str] | None, failed: Callable[[Any], bool | None]
@@ -309,25 +373,26 @@ class BreakerLayer(Layer):
         began = now()
         refused = circuit.admit(began)
         if refused is not None:
-            raise CircuitOpen(str(refused), target=circuit.name, retry_after=refused.retry_after or None)
+            after = refused.retry_after or None
+            raise CircuitOpen(str(refused), target=circuit.name, retry_after=after, reason=refused.reason)
         try:
             result = await self.next(call)
         except Cancelled:
             ended = now()
-            limit = call.limit
-            if limit is not None and limit.over and not limit.inherited:
+            if call.is_late():
                 circuit.failure(ended - began, ended)
             else:
                 circuit.undecided(ended, ended - began)  # the caller left: nobody knows what would have come
             raise
         except Exception as error:
-            _record(circuit, self._failed(error), began)
+            limit = call.limit
+            self._record(circuit, limit.error() if limit is not None and limit.owns(error) else error, began)
             raise
         except BaseException:
             ended = now()
             circuit.undecided(ended, ended - began)
             raise
-        _record(circuit, self._failed(result), began)
+        self._record(circuit, result, began)
         return result
 
     def _circuit_of(self, call: Call) -> Circuit:
@@ -336,18 +401,21 @@ class BreakerLayer(Layer):
             return state
         return state.of("" if self._target is None else self._target(call.subject))
 
+    def _record(self, circuit: Circuit, outcome: Any, began: float) -> None:
+        failed: bool | None = None
+        try:
+            failed = self._failed(outcome)
+        finally:  # an error of that is no verdict, and the circuit waits for one
+            ended = now()
+            if failed is None:
+                circuit.undecided(ended, ended - began)
+            elif failed:
+                circuit.failure(ended - began, ended)
+            else:
+                circuit.success(ended - began, ended)
+
     def statistics(self) -> dict[str, Any]:
         return self.state.statistics()
-
-
-def _record(circuit: Circuit, failed: bool | None, began: float) -> None:
-    ended = now()
-    if failed is None:
-        circuit.undecided(ended, ended - began)
-    elif failed:
-        circuit.failure(ended - began, ended)
-    else:
-        circuit.success(ended - began, ended)
 
 
 def failed_by_default(outcome: Any) -> bool | None:
@@ -364,12 +432,14 @@ def failed_by_default(outcome: Any) -> bool | None:
         if isinstance(outcome, HTTPError):
             return outcome.status >= 500
         return True
-    status = getattr(outcome, "status", None)
-    return isinstance(status, int) and status >= 500
+    status = status_of(outcome)
+    return status is not None and status >= 500
 
 
 class BulkheadLayer(Layer):
     """Holds a place for each call under way, and lets those wait for which there is none."""
+
+    state: Slots
 
     def __init__(self, state: Slots, priority: Callable[[Any], Priority] | None) -> None:
         self.state = state
@@ -390,7 +460,7 @@ class BulkheadLayer(Layer):
             slots.release(began, dropped=True)
             raise
         except BaseException:
-            if call.limit is not None and call.limit.over and not call.limit.inherited:
+            if call.is_late():
                 slots.release(began, dropped=True)
             else:
                 slots.release()  # it says nothing about load
@@ -405,6 +475,8 @@ class BulkheadLayer(Layer):
 class LimiterLayer(Layer):
     """Lets so many calls through in a time; those past it wait, if the limiter is a :class:`Throttle`."""
 
+    state: Limiter | Throttle
+
     def __init__(self, state: Limiter | Throttle) -> None:
         self.state = state
         self._throttle: Throttle | None = state if isinstance(state, Throttle) else None
@@ -417,7 +489,8 @@ class LimiterLayer(Layer):
         if self._throttle is not None:
             await self._throttle.acquire(deadline=deadline.current())
         elif (wait := self._limiter.take(now())) > 0:
-            raise Overloaded("limiter", self._limiter.refusal(wait).detail, retry_after=wait)
+            refused = self._limiter.refusal(wait)
+            raise Overloaded("limiter", refused.detail, retry_after=wait, reason=refused.reason)
         return await self.next(call)
 
     def statistics(self) -> dict[str, Any]:

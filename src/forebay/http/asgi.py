@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from forebay.http.asgi_http import HTTPCall
 from forebay.http.asgi_lifespan import Lifespan
 from forebay.http.asgi_scope import ASGI, ClientDisconnected
 from forebay.http.asgi_websocket import WebSocketCall, is_websocket
+from forebay.http.deadlines import begin_deadline
 from forebay.http.exchange import Exchange
 from forebay.http.websocket_settings import WebSocketSettings
 
@@ -87,8 +89,14 @@ class ASGIApplication:
         """Start the application for one request. Called by the server."""
         if exchange.upgrade_to and is_websocket(exchange):
             WebSocketCall(self, exchange).begin()
+        elif exchange.fields.timeout:  # how long the client waits is the deadline of what is done for it, and only that
+            copy_context().run(self._begin_in_time, exchange)
         else:
             HTTPCall(self, exchange).begin()
+
+    def _begin_in_time(self, exchange: Exchange) -> None:
+        begin_deadline(exchange, None)
+        HTTPCall(self, exchange).begin()
 
     async def startup(self) -> None:
         """Let the application start. Called by the server before it listens.

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
 from functools import partial
 from inspect import isasyncgen, isgenerator
+from math import inf
 from typing import Any
 
 import structlog
@@ -29,6 +30,7 @@ from forebay.engine.tasks import Tasks
 from forebay.errors import ExecutorStopped, Overloaded
 from forebay.observe.metrics import Family, Sample
 from forebay.observe.sparing import Sparing
+from forebay.policy.deadline import deadline
 
 __all__ = ["BackgroundWork"]
 
@@ -187,6 +189,7 @@ class BackgroundWork:
             self._check_place(str(work))
         call = partial(function, *args, **(kwargs or {}))
         context = copy_context() if context is None else context.copy()  # of our own: nobody is in it
+        context.run(deadline.begin, inf)  # that of the request was for its answer
         try:
             work.handle = context.run(partial(self._executor.submit_nowait, call, kind=work.kind))
         except ExecutorStopped:

@@ -8,7 +8,7 @@ from forebay.engine.loop import now
 from forebay.http.exchange import Exchange
 from forebay.policy.deadline import deadline, parse_header
 
-__all__ = ["begin_deadline", "patience_of"]
+__all__ = ["begin_deadline", "is_handshake", "patience_of"]
 
 
 def patience_of(exchange: Exchange) -> float:
@@ -18,12 +18,19 @@ def patience_of(exchange: Exchange) -> float:
     return inf if seconds is None else seconds
 
 
+def is_handshake(exchange: Exchange) -> bool:
+    """Whether it asks for a WebSocket. That is to be opened in time, but it lives on, and what is done for it then has
+    no deadline."""
+    return b"websocket" in exchange.upgrade_to
+
+
 def begin_deadline(exchange: Exchange, seconds: float | None) -> None:
-    """Let the answer be due in ``seconds``, or earlier if the client waits no longer than that; 504 past it. To the
-    handler, and to whom it calls, this is the deadline."""
-    patience = min(patience_of(exchange), inf if seconds is None else seconds)
-    if patience == inf:
+    """Let the answer be due in ``seconds``, or earlier if the client waits no longer than that, which it has done since
+    its request came; 504 past it. To the handler, and to whom it calls, this is the deadline."""
+    at = min(exchange.received_at + patience_of(exchange), inf if seconds is None else now() + seconds)
+    if at == inf:
         return
-    at = min(now() + patience, exchange.deadline)
-    exchange.expire_in(max(0.0, at - now()))
-    deadline.begin(min(at, deadline.current()))
+    if at < exchange.deadline:  # else it stays exactly what it is: whoever set it compares
+        exchange.expire_in(max(0.0, at - now()))
+    if not is_handshake(exchange):
+        deadline.begin(min(at, exchange.deadline, deadline.current()))

@@ -26,7 +26,7 @@ from forebay.wire.http1 import STATUS_PHRASES, encode_headers
 __all__ = ["EXPECTED", "PROBLEM_TYPE", "is_expected", "problem", "problem_of", "timed_out"]
 
 PROBLEM_TYPE = "application/problem+json"
-EXPECTED = (HTTPError, ProtocolError, Overloaded)
+EXPECTED = (HTTPError, ProtocolError, Overloaded, CircuitOpen)
 """Errors that are answers. One raised by a middleware, not by a handler, comes through those further out as an
 exception; who has to work on every answer makes it one by :func:`forebay.http.messages.response_of`."""
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from forebay.policy.breaker import Breaker, BreakerEvent, Circuit, Circuits, CircuitState
     from forebay.policy.budget import RetryBudget
     from forebay.policy.bulkhead import Bulkhead
-    from forebay.policy.fallback import Fallback
+    from forebay.policy.fallback import FAILURES, Fallback
     from forebay.policy.hashing import ConsistentHash
     from forebay.policy.hedge import Hedge
     from forebay.policy.limiters import GCRA, Limiter, SlidingWindow, TokenBucket, WarmUp
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from forebay.policy.verdict import Refused
 
 __all__ = [
+    "FAILURES",
     "GCRA",
     "Adaptive",
     "Again",
@@ -93,6 +94,7 @@ _HOMES = {
     "CircuitState": "breaker",
     "Circuits": "breaker",
     "ConsistentHash": "hashing",
+    "FAILURES": "fallback",
     "Fallback": "fallback",
     "GCRA": "limiters",
     "Hedge": "hedge",

@@ -6,11 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from forebay.errors import DeadlineExceeded, Overloaded, UpstreamError
+from forebay.errors import ConnectionClosed, DeadlineExceeded, Overloaded, UpstreamError
 
 __all__ = ["FAILURES", "Fallback", "Fallbacks", "Substitute"]
 
-FAILURES: tuple[type[BaseException], ...] = (UpstreamError, Overloaded, DeadlineExceeded, ConnectionError, TimeoutError)
+FAILURES: tuple[type[BaseException], ...] = (
+    UpstreamError,
+    ConnectionClosed,
+    Overloaded,
+    DeadlineExceeded,
+    ConnectionError,
+    TimeoutError,
+)
 """What says that the other side, or the way there, failed. Other errors are faults of the program or its input: to
 hide them behind a fallback would be to lose them."""
 

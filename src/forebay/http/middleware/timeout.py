@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf, isfinite
 
 from forebay.engine.loop import now
+from forebay.http.deadlines import is_handshake
 from forebay.http.exchange import Exchange
 from forebay.http.messages import Next, Request, Response
 from forebay.policy.deadline import deadline
@@ -57,7 +58,7 @@ class Timeout:
             exchange.expire_in(self._seconds)
             own = exchange.deadline
         try:
-            with deadline.until(own):
+            with deadline.until(inf if is_handshake(exchange) else own):
                 response = await call_next(request)
             if self._streams:
                 state = request.state
