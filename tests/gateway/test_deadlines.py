@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
+from forebay.engine import dial
+from forebay.gateway import proxy
 from tests.gateway.kit import HELLO, FakeConnection, backend, fake_target, gateway_to, never_answers
 from tests.support import eventually, raw_client
 
@@ -92,6 +95,139 @@ async def test_the_routes_own_time_still_counts_against_a_target() -> None:
         assert (await client.get("/", request_timeout_ms="60000"))[0] == 504
         (member,) = gateway.proxy.plan.upstreams["u"].targets
         await eventually(lambda: member.failures == {"timeout": 1})
+
+
+async def test_also_where_the_client_waits_hardly_longer() -> None:
+    """A timer is late at times; what decides is whose time it was set for."""
+    async with (
+        fake_target(never_answers) as target,
+        gateway_to(target.url, timeout=0.3) as gateway,
+        raw_client(gateway.addresses[0].port) as client,
+    ):
+        assert (await client.get("/", request_timeout_ms="320"))[0] == 504
+        (member,) = gateway.proxy.plan.upstreams["u"].targets
+        assert member.failures == {"timeout": 1}
+
+
+async def test_an_answer_that_began_in_time_may_end_later() -> None:
+    """Also when the request goes on for longer than the client said that it waits for an answer."""
+
+    async def early(fake: FakeConnection) -> None:
+        await fake.head()
+        await fake.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello")
+        await fake.reader.readexactly(4)
+        await asyncio.sleep(0.4)
+        await fake.send(b"world")
+
+    async with (
+        fake_target(early) as target,
+        gateway_to(target.url) as gateway,
+        raw_client(gateway.addresses[0].port) as client,
+    ):
+        await client.send(b"POST / HTTP/1.1\r\nhost: a\r\nrequest-timeout-ms: 200\r\ncontent-length: 4\r\n\r\nhi")
+        await asyncio.sleep(0.4)
+        await client.send(b"hi")
+        assert (await client.response())[2] == b"helloworld"
+
+
+async def test_nothing_is_tried_again_for_who_has_stopped_waiting() -> None:
+    """While its content still comes, the time can be over already."""
+
+    async def dies(fake: FakeConnection) -> None:
+        await fake.head()
+        await asyncio.sleep(0.4)
+        fake.reset()
+
+    async with (
+        fake_target(dies) as bad,
+        fake_target(slowly) as good,
+        gateway_to(bad.url, good.url) as gateway,
+        raw_client(gateway.addresses[0].port) as client,
+    ):
+        await client.send(b"PUT / HTTP/1.1\r\nhost: a\r\nrequest-timeout-ms: 200\r\ncontent-length: 4\r\n\r\nhi")
+        assert (await client.response())[0] == 502
+        assert (len(bad.seen), good.connections) == (1, 0)
+        assert [member.failures for member in gateway.proxy.plan.upstreams["u"].targets] == [{}, {}]
+
+
+async def test_a_slow_upload_takes_no_time_to_connect_from_the_next_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The route's time is for the answer: a target that is dialled after it, while content comes, is not hurried."""
+
+    async def dies(fake: FakeConnection) -> None:
+        await fake.head()
+        await asyncio.sleep(0.4)
+        fake.reset()
+
+    limits: list[float] = []
+
+    async def dialled(*arguments: Any, timeout: float) -> Any:
+        limits.append(timeout)
+        return await dial(*arguments, timeout=timeout)
+
+    monkeypatch.setattr(proxy, "dial", dialled)
+    async with (
+        fake_target(dies) as bad,
+        fake_target(slowly) as good,
+        gateway_to(bad.url, good.url, timeout=0.3, connect_timeout=3.0) as gateway,
+        raw_client(gateway.addresses[0].port) as client,
+    ):
+        await client.send(b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nhi")
+        await eventually(lambda: bool(good.seen))
+        await client.send(b"hi")
+        assert (await client.response())[0] == 200
+        assert limits[1] == 3.0
+
+
+async def test_a_target_that_waits_for_the_client_is_not_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a client reads on that was slow to read, time goes on only for a target that owes something."""
+    forwards: list[proxy.Forward] = []
+
+    class Known(proxy.Forward):
+        __slots__ = ()
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            forwards.append(self)
+
+    async def early(fake: FakeConnection) -> None:
+        await fake.head()
+        await fake.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello")
+        await fake.reader.readexactly(4)
+        await fake.send(b"world")
+
+    monkeypatch.setattr(proxy, "Forward", Known)
+    async with (
+        fake_target(early) as target,
+        gateway_to(target.url, timeout=0.3) as gateway,
+        raw_client(gateway.addresses[0].port) as client,
+    ):
+        await client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nhi")
+        await client.reader.readuntil(b"hello")
+        forwards[0].on_writable()  # as after an answer that was too much for the client at once
+        await asyncio.sleep(0.7)
+        await client.send(b"hi")
+        assert await client.reader.readexactly(5) == b"world"
+
+
+async def test_a_target_that_has_begun_to_answer_still_has_to_read() -> None:
+    """One that does neither any more is given up, though the request is not complete: nobody else can go on."""
+
+    async def stalls(fake: FakeConnection) -> None:
+        await fake.head()
+        await asyncio.sleep(0.2)
+        await fake.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello")
+        await asyncio.Future()
+
+    async with (
+        fake_target(stalls) as target,
+        gateway_to(target.url, timeout=0.4) as gateway,
+        raw_client(gateway.addresses[0].port) as client,
+    ):
+        await client.send(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 20000000\r\n\r\n")
+        client.writer.write(bytes(20_000_000))
+        (member,) = gateway.proxy.plan.upstreams["u"].targets
+        await eventually(lambda: member.failures == {"timeout": 1})
+        assert member.in_flight == 0
 
 
 @pytest.mark.parametrize("name", [b"request_timeout_ms", b"Request_Timeout-ms"])

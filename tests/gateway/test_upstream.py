@@ -86,6 +86,21 @@ def test_a_new_configuration_adopts_the_old_one() -> None:
     assert {use(forgiving, 2.0) for _ in range(4)} == {"a", "b"}
 
 
+def test_who_is_not_checked_any_more_is_not_down_for_good() -> None:
+    """A configuration without health checks takes over from one with them, which had taken a target out."""
+    targets = [schema.Target(url="http://a:1"), schema.Target(url="http://b:1")]
+    checked = schema.Upstream(targets=targets, health=schema.Health(path="/"))
+    old = Upstream("u", checked)
+    for _ in range(3):
+        old.checked(old.targets[0], "status 503", 1.0)
+    again = Upstream("u", checked)
+    again.adopt(old, 2.0)
+    assert again.targets[0].state == "down"
+    new = Upstream("u", schema.Upstream(targets=targets))
+    new.adopt(again, 3.0)
+    assert new.targets[0].state == "up"
+
+
 def test_the_log_says_who_is_out_and_why() -> None:
     """With figures and the reason: once when it goes, also after a probe, and once when it is back."""
     group = upstream("a", "b", max_fails=2, fail_timeout=10.0)

@@ -225,7 +225,7 @@ async def test_timeouts_of_middleware_are_deadlines() -> None:
 
 
 async def test_work_after_the_response_has_its_own_time() -> None:
-    """The client's patience was for the answer: nobody can keep a server from what it has to do by being short of it."""
+    """The client's patience was for the answer: it keeps no server from what it has to do after that."""
     app = App("after")
     seen: list[float] = []
 
@@ -259,11 +259,11 @@ async def test_applications_of_others_keep_to_it() -> None:
         await send({"type": "http.response.body", "body": b"done"})
 
     hosted = ASGIApplication(application, lifespan="off")
-    async with running(HTTPServer(hosted, bind="http://127.0.0.1:0")) as server:
-        async with raw_client(server.addresses[0].port) as client:
-            assert await answer(client, "/quick", "5000") == "done"
-            assert await answer(client, "/quick") == "done"
-            assert (await client.get("/slow", request_timeout_ms="100"))[0] == 504
+    server = HTTPServer(hosted, bind="http://127.0.0.1:0")
+    async with running(server), raw_client(server.addresses[0].port) as client:
+        assert await answer(client, "/quick", "5000") == "done"
+        assert await answer(client, "/quick") == "done"
+        assert (await client.get("/slow", request_timeout_ms="100"))[0] == 504
     assert 4 < seen[0] <= 5
     assert seen[1] == inf
     assert 0 < seen[2] <= 0.1

@@ -195,6 +195,19 @@ def test_round_robin_leaves_out_turns_of_a_smaller_share() -> None:
     assert all(picks[member.name] == pytest.approx(300, abs=3) for member in group)
 
 
+def test_round_robin_owes_nobody_turns_of_when_all_did_little() -> None:
+    """They are in proportion to the parts then too, and one that does more afterwards gets that at once."""
+    group = members(a=1, b=1, c=1)
+    balancer = RoundRobin()
+    for member, share in zip(group, (0.1, 0.2, 0.05), strict=True):
+        member.share = share
+    picks = Counter(balancer.pick(group, 0.0).name for _ in range(7000))
+    assert [picks[name] for name in "abc"] == pytest.approx([2000, 4000, 1000], abs=10)
+    group[1].share = 1.0
+    picks = Counter(balancer.pick(group, 0.0).name for _ in range(1150))
+    assert [picks[name] for name in "abc"] == pytest.approx([100, 1000, 50], abs=5)
+
+
 @pytest.mark.parametrize("shares", [(1.0, 1.0, 1.0), (2.0, 1.0, 1.0)])
 def test_least_connections_take_the_least_busy_wherever_it_stands(shares: tuple[float, ...]) -> None:
     """Against the plain minimum, for random loads; with equal shares and with others."""

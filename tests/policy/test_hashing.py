@@ -260,8 +260,9 @@ def test_keys_that_fit_stay_where_they_belong() -> None:
 
 def test_parameters_are_checked() -> None:
     """Each with what it must be; and the base makes no table."""
-    with pytest.raises(ValueError, match=r"bound 1\.0: must be above 1"):
-        ConsistentHash(bound=1.0)
+    for bound in (1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"bound {bound}: must be above 1"):
+            ConsistentHash(bound=bound)
     with pytest.raises(ValueError, match="points 0: must be at least 1"):
         ConsistentHash(points=0)
     with pytest.raises(NotImplementedError):

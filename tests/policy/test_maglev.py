@@ -76,6 +76,17 @@ def test_entries_are_in_proportion_to_weights(weights: list[int], size: int) -> 
     assert sum(entries.values()) == size
 
 
+@pytest.mark.timeout(20)
+def test_the_lightest_has_an_entry_too() -> None:
+    """However little its weight is next to the others': when only such are left, keys still lead to them."""
+    members = [Member(f"heavy-{number}", 1000) for number in range(66)] + [Member("x"), Member("y")]
+    balancer = Maglev()
+    balancer.pick(members, 0.0, "k")
+    entries = balancer.entries()
+    assert all(entries[member.name] for member in members)
+    assert {balancer.pick(members[-2:], 0.0, f"user-{number}").name for number in range(50)} == {"x", "y"}
+
+
 def test_keys_are_as_even_as_the_table() -> None:
     """100,000 keys over five weights, within 1% of all."""
     weights = {"a": 5, "b": 1, "c": 1, "d": 2, "e": 3}
@@ -119,5 +130,6 @@ def test_a_size_is_a_prime(size: int) -> None:
 def test_a_table_has_a_place_for_each() -> None:
     """More members than entries is refused by the choice that would need it."""
     balancer = Maglev(2)
-    with pytest.raises(ValueError, match="must be at least the number of members, which is 3"):
-        balancer.pick([Member("a"), Member("b"), Member("c")], 0.0, "x")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="must be at least the number of members, which is 3"):
+            balancer.pick([Member("a"), Member("b"), Member("c")], 0.0, "x")

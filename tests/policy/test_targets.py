@@ -6,13 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any
 
 import pytest
 
 from forebay.errors import NoTarget
 from forebay.policy.balance import BALANCERS
-from forebay.policy.health import PassiveHealth
+from forebay.policy.health import ActiveHealth, PassiveHealth
 from forebay.policy.outlier_judge import OutlierChange
 from forebay.policy.outliers import OutlierRules, Outliers
 from forebay.policy.slow_start import SlowStart
@@ -272,6 +273,33 @@ def test_a_new_group_goes_on_where_the_old_one_was() -> None:
     assert new.members[0].picks == a.picks
 
 
+@pytest.mark.parametrize("balance", ["least-connections", "weighted-round-robin", "round-robin"])
+def test_a_new_group_owes_nobody_turns_of_the_old_one(balance: str) -> None:
+    """Its balancer is new, and may be another: who has just come gets a share, and not all there is, nor nothing."""
+    members = (("a", 1), ("b", 2), ("c", 1))
+    old = Targets(TargetRules("least-connections", slow_start=None), [Target(*each) for each in members[:2]], 0.0)
+    shares(old, 1.0, 3000)
+    new = Targets(TargetRules(balance, slow_start=None), [Target(*each) for each in members], 0.0)
+    new.adopt(old, 1.0)
+    assert shares(new, 1.0, 40)["c"] == pytest.approx(1 / 3 if balance == "round-robin" else 1 / 4, abs=0.05)
+
+
+def test_a_new_group_without_checks_does_not_wait_for_them() -> None:
+    """No check would bring back whom they had taken out; nor is anybody out who is judged no more."""
+    old = group_of("a", "b")
+    for _ in range(3):
+        old.checked(old.members[0], "status 503", 1.0)
+    eject(old, 1.0, old.members[1])
+    members = [Target("a", active=ActiveHealth(enabled=False)), Target("b", passive=PassiveHealth(enabled=False))]
+    new = Targets(AT_ONCE, members, 0.0)
+    new.adopt(old, 2.0)
+    assert [new.why(target, 2.0) for target in members] == ["up", "up"]
+    assert new.history(members[0])[-1].why == "up: it is not checked any more"
+    new = group_of("a", "b")
+    new.adopt(old, 2.0)
+    assert [target.state for target in new.members] == ["down", "ejected"]
+
+
 def zoned(rules: TargetRules, **zones: int) -> Targets[Target]:
     """So many targets in each zone, named after it."""
     members = [Target(f"{zone}{n}", zone=zone) for zone, count in zones.items() for n in range(count)]
@@ -332,6 +360,16 @@ def test_a_retry_leaves_the_zone_before_it_takes_a_backup() -> None:
     assert use(group, 1.0, *members[:2]) == "c"
 
 
+def test_a_zone_that_is_just_able_keeps_all_of_its_work() -> None:
+    """5/7 of it times 1.4 is all; rounding does not give anybody elsewhere a share that is next to nothing."""
+    members = [Target("a", 45, zone="x"), Target("b", 18, zone="x"), Target("c", 3, zone="y")]
+    group = Targets(TargetRules(zone="x", slow_start=None, panic_threshold=0.0), members, 0.0)
+    eject(group, 1.0, members[1])
+    assert group.spill == 0.0
+    assert members[2].share == 3.0
+    assert use(group, 1.0) == "a"
+
+
 def test_zones_do_not_matter_without_targets_there_or_in_panic() -> None:
     """A zone of nobody prefers nobody; a group in panic has no zones."""
     rules = TargetRules(zone="nowhere", slow_start=None)
@@ -376,6 +414,53 @@ def test_switched_off_all_primaries_are_used() -> None:
     assert a.failures["refused"] == 4
     group.enabled = True
     assert {use(group, 1.0) for _ in range(6)} == {"b"}
+
+
+class Heard(Exception):
+    """Out of one who is told of events."""
+
+
+def test_who_is_told_may_raise() -> None:
+    """It comes out of the call that caused it: all histories have their change then, and nobody is in flight, so that
+    the next request probes."""
+
+    def hear(event: TargetEvent) -> None:
+        raise Heard
+
+    group = group_of("a", "b", "c!")
+    a, b, _ = group.members
+    eject(group, 1.0, a, b)
+    group.on_event = hear
+    with pytest.raises(Heard):
+        group.pick(11.0)
+    assert [group.history(target)[-1].after for target in (a, b)] == ["probing", "probing"]
+    assert group.statistics()["in_flight"] == 0
+    group.on_event = None
+    assert use(group, 11.0, answers=True) in "ab"
+
+
+def test_a_probe_that_nobody_got_is_not_under_way() -> None:
+    """Who is told that it begins raises, so the request that was to be it has no target to leave."""
+
+    def hear(event: TargetEvent) -> None:
+        if not event.target:
+            raise Heard
+
+    rules = TargetRules(balance="round-robin", slow_start=None, panic_threshold=0.0)
+    group = group_of("a", rules=rules, on_event=hear)
+    (a,) = group.members
+    with pytest.raises(Heard):
+        group.failed(a, "refused", 1.0)  # panic begins
+    with pytest.raises(Heard):
+        group.pick(11.0)  # it ends, as a probe is due
+    with pytest.raises(Heard):
+        group.pick(11.0)  # it begins again, as that is under way
+    assert a.in_flight == 0
+    with pytest.raises(Heard):
+        group.pick(11.0)
+    group.on_event = None
+    assert use(group, 11.0, answers=True) == "a"
+    assert group.why(a, 11.0) == "up"
 
 
 @dataclass(frozen=True)
@@ -436,6 +521,30 @@ def test_an_outlier_loses_weight_then_leaves_then_starts_slowly() -> None:
     assert group.why(a, 3.0) == "slow start 10%: its time out is over"
     assert shares(group, 33.0)["a"] == 0.5
     assert [event.after for event in group.history(a)] == ["weakened", "ejected", "slow start", "up"]
+
+
+def test_who_joins_again_is_not_ejected_for_good() -> None:
+    """Outlier detection has forgotten it meanwhile, and would not say that its time is over."""
+    rules = TargetRules(slow_start=None, panic_threshold=0.0)
+    a, b, c = members = targets_of("a", "b", "c", max_fails=0)
+    group = Targets(rules, members, 0.0, outliers=Outliers())
+    eject(group, 1.0, *[a] * 5)
+    assert set(shares(group, 1.0)) == {"b", "c"}
+    group.update([b, c], 2.0)
+    group.update([a, b, c], 3.0)
+    assert group.why(a, 3.0) == "up"
+    assert set(shares(group, 3.0)) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("balance", sorted(BALANCERS))
+def test_switched_off_outliers_have_all_of_their_weight(balance: str) -> None:
+    """Whatever they were found to be."""
+    judge = Judge([Said("a", 0.0, True, "too slow"), Said("b", 0.25, False, "slow")])
+    group = group_of("a", "b", "c", rules=TargetRules(balance, panic_threshold=0.0), outliers=judge)
+    assert set(shares(group, 1.0, 200)) == {"b", "c"}
+    group.enabled = False
+    assert set(shares(group, 1.0, 200)) == {"a", "b", "c"}
+    assert [target.share for target in group.members] == [1.0, 1.0, 1.0]
 
 
 def test_outlier_detection_hears_of_every_answer_and_is_asked_when_it_wants() -> None:
@@ -565,6 +674,7 @@ def test_statistics_are_plain() -> None:
     [
         ({"balance": "fastest"}, "no balancer 'fastest'"),
         ({"zone_headroom": 0.9}, r"zone_headroom 0\.9: must be at least 1"),
+        ({"zone_headroom": nan}, "zone_headroom nan: must be at least 1"),
         ({"panic_threshold": 1.5}, r"panic_threshold 1\.5: must be from 0 to 1"),
         ({"max_ejected": -0.1}, r"max_ejected -0\.1: must be from 0 to 1"),
         ({"evaluate_every": 0.0}, r"evaluate_every 0\.0: must be above 0"),
@@ -576,3 +686,5 @@ def test_rules_are_checked(arguments: dict[str, Any], message: str) -> None:
         TargetRules(**arguments)
     with pytest.raises(ValueError, match="history 0"):
         Target("a", history=0)
+    with pytest.raises(ValueError, match="name ''"):
+        Target("")  # it would be everybody's whose token is unknown, and its events would be the group's

@@ -166,7 +166,7 @@ class Forward(Receiver):
         self._deadline = at + route.timeout  # for the head of the answer
         self._patience = inf  # until when the client waits, if it said so
         if exchange.fields.timeout:
-            self._patience = at + patience_of(exchange)
+            self._patience = exchange.received_at + patience_of(exchange)
             self._deadline = min(self._deadline, self._patience)
         self._sent_at = at
         self._up: UpstreamConnection | None = None
@@ -254,6 +254,7 @@ class Forward(Receiver):
         pieces = self._replay or ()
         up.send(self, method, b"".join((head, *(self._framed(piece) for piece in pieces))))
         up.conn.expire_in(None)  # what a kept connection had armed is not for us; first we wait for the client
+        self._deadline = self._patience  # the route's time for the head begins when the content is complete
         if not self._attached:
             self._attached = True
             exchange.attach(self)  # hands over what waits, to on_body
@@ -290,6 +291,9 @@ class Forward(Receiver):
         if self._exchange.chunked:
             up.conn.write(_LAST_CHUNK)
         at = now()
+        if self._exchange.started:  # and so in time, whatever time is left by now: until its next piece
+            up.conn.expire_in(self._route.timeout)
+            return
         self._deadline = min(at + self._route.timeout, self._patience)
         up.conn.expire_in(max(0.0, self._deadline - at))
 
@@ -345,7 +349,7 @@ class Forward(Receiver):
             exchange.finish()
         elif going:
             # until the next piece; a target that waits for the rest of the request has all the time the client takes
-            up.conn.expire_in(self._route.timeout if self._request_sent else None)
+            up.conn.expire_in(self._route.timeout if self._request_sent or not up.conn.writable else None)
         else:
             self._held = True
             up.conn.pause_reading()
@@ -357,7 +361,7 @@ class Forward(Receiver):
         self._held = False
         if up is not None:
             up.conn.resume_reading()
-            up.conn.expire_in(self._route.timeout)
+            up.conn.expire_in(self._route.timeout if self._request_sent or not up.conn.writable else None)  # as above
 
     # -- log, and all that ends a try
 
@@ -403,7 +407,7 @@ class Forward(Receiver):
         upstream = route.upstream
         if target is not None:
             if not stale:
-                if at < self._patience - _IMPATIENT:  # else it was the client who gave it no time
+                if min(at, self._deadline) < self._patience - _IMPATIENT:  # else it was the client who gave it no time
                     upstream.broke(target, error, at)
                 self._tried.append(target)
             self._leave(target)
@@ -456,7 +460,7 @@ class Forward(Receiver):
 
     def _can_send_again(self, at: float) -> bool:
         if self._has_body and self._attached:
-            return self._replay is not None
+            return self._replay is not None and at < self._patience
         return at < self._deadline
 
     def _give_up(self, error: UpstreamError) -> None:

@@ -157,6 +157,9 @@ class Upstream(Targets[Target]):
 
     def adopt(self, old: Targets[Target], now: float) -> None:
         """Go on where the upstream of this name in the configuration before has been."""
+        if self.health is None:
+            for target in self.targets:
+                target.active.enabled = False  # nobody checks it, so what checks said before counts no more
         super().adopt(old, now)
         if isinstance(old, Upstream):
             self.seconds, self.retries = old.seconds, old.retries

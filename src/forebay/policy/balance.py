@@ -117,7 +117,12 @@ class RoundRobin:
                 member.credit = min(member.credit - 1.0, 1.0)
                 self._next = index % count + 1
                 return member
-        member = max(members, key=lambda other: other.credit)  # all do little: the one that is due soonest
+        # all do little: as many turns more are left out by all as it takes until one is due
+        rounds = [(1.0 - other.credit) * other.weight / other.share for other in members]
+        least = min(rounds)
+        for other in members:
+            other.credit += least * other.share / other.weight
+        member = members[rounds.index(least)]
         member.credit -= 1.0
         return member
 

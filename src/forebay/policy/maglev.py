@@ -105,9 +105,9 @@ class Maglev(Hashing):
 
 def _turns(weights: Sequence[int], longest: int) -> list[int]:
     """In which order turns are had, until it is the same again: the heaviest has one in each round, the others in as
-    many rounds as their weight is of that."""
+    many rounds as their weight is of that. All have one in the first: whoever had no entries could not be found."""
     most = max(weights)
-    due = [0] * len(weights)
+    due = [most - weight for weight in weights]
     turns: list[int] = []
     for _ in range(most // gcd(*weights)):
         for index, weight in enumerate(weights):

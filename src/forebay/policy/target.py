@@ -84,6 +84,8 @@ class Target(Member):
         history: int = 32,
     ) -> None:
         super().__init__(name, weight)
+        if not name:
+            raise ValueError("name '': must say which target it is")
         if history < 1:
             raise ValueError(f"history {history}: must be at least 1")
         self.zone = zone
@@ -134,11 +136,14 @@ class Target(Member):
         passive.standing, passive.fails = before.standing, before.fails
         passive.since, passive.until = before.since, before.until
         passive.undecided()
-        if not passive.max_fails:
+        if not passive.max_fails or not passive.enabled:
             passive.reset()
-        self.active.up = old.active.up
-        self.latency, self.latency_at, self.credit = old.latency, old.latency_at, old.credit
+        self.latency, self.latency_at = old.latency, old.latency_at  # turns are the balancer's, which is new
         self.joined, self.state, self.cause = old.joined, old.state, old.cause
+        if old.active.up or self.active.enabled:
+            self.active.up = old.active.up
+        else:  # no check would bring it back
+            self.cause = "it is not checked any more"
         self.picks, self.failures, self.ejections = old.picks, old.failures, old.ejections
         self.changes.extend(old.changes)
 

@@ -40,7 +40,7 @@ class TargetRules:
 
     def __post_init__(self) -> None:
         make_balancer(self.balance)
-        if self.zone_headroom < 1:
+        if not self.zone_headroom >= 1:
             raise ValueError(f"zone_headroom {self.zone_headroom}: must be at least 1")
         for name in ("panic_threshold", "max_ejected"):
             if not 0 <= getattr(self, name) <= 1:

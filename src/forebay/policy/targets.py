@@ -151,7 +151,11 @@ class Targets(Generic[T]):
         target.picks += 1
         if target.passive.standing is not _UP and self._enabled and target.passive.begin(now):
             target.cause = "a request tries it"
-            self._refresh(now)  # one probe at a time: the others go elsewhere
+            try:
+                self._refresh(now)  # one probe at a time: the others go elsewhere
+            except BaseException:  # of on_event: the caller gets no target, so nobody else would leave it
+                self.leave(target)
+                raise
         return target
 
     def _pick_for(self, candidates: Sequence[T], now: float, key: str, tried: Sequence[T], token: str) -> T:
@@ -272,6 +276,8 @@ class Targets(Generic[T]):
             target.gone = False
             if before:  # who is there at the beginning has nobody to be slower than
                 self._joined(target, "joined", now)
+            target.ejected = False  # what was found out about it in its time before, nobody watches any more
+            target.factor = 1.0
             if self.outliers is not None:
                 self.outliers.add(target.name, now)
         for target in left:
@@ -407,14 +413,18 @@ class Targets(Generic[T]):
             if state is not target.state:
                 changed.append((target, target.state))
                 target.state = state
-            target.share = target.weight * target.slow_share * target.factor if target.healthy else float(target.weight)
+            target.share = float(target.weight)
+            if target.healthy and self._enabled:
+                target.share *= target.slow_share * target.factor
         self._recheck_at = recheck_at
-        self._choose_from(now)
+        events = self._choose_from(now)
         for target, before in changed:
             said = f"up: {target.cause}" if target.state is TargetState.UP else self.why(target, now)
             event = TargetEvent(now, target.name, before, target.state, said)
             target.changes.append(event)
-            if self.on_event is not None:
+            events.append(event)
+        if self.on_event is not None:
+            for event in events:  # all is as they say by now: who hears of one may call, or raise
                 self.on_event(event)
 
     def _state_of(self, target: T, now: float) -> TargetState:
@@ -432,8 +442,8 @@ class Targets(Generic[T]):
             return TargetState.STARTING
         return TargetState.WEAKENED if target.factor < 1.0 else TargetState.UP
 
-    def _choose_from(self, now: float) -> None:
-        """Set who is available, and who is in reserve."""
+    def _choose_from(self, now: float) -> list[TargetEvent]:
+        """Set who is available, and who is in reserve; what is to be said about the group."""
         rules = self.rules
         usable: list[T] = []
         reserve: list[T] = []
@@ -464,9 +474,9 @@ class Targets(Generic[T]):
             zone, rank = rules.zone, used[0].backup
             weight = sum(t.weight for t in self._group.values() if t.zone == zone and t.backup is rank)
             self._available, self.spill = prefer_zone(zone, used, weight, rules.zone_headroom)
-        if panic is not self.panic:
-            self.panic = panic
-            self.panics += panic
-            if self.on_event is not None:
-                before, after = ("normal", "panic") if panic else ("panic", "normal")
-                self.on_event(TargetEvent(now, "", before, after, f"{healthy} of {len(primaries)} are healthy"))
+        if panic is self.panic:
+            return []
+        self.panic = panic
+        self.panics += panic
+        before, after = ("normal", "panic") if panic else ("panic", "normal")
+        return [TargetEvent(now, "", before, after, f"{healthy} of {len(primaries)} are healthy")]

@@ -31,7 +31,7 @@ def prefer_zone(zone: str, used: Sequence[T], weight: float, headroom: float) ->
     if not able:
         return used, sum(target.share for target in others) / sum(target.share for target in used)
     keeps = headroom * able / weight
-    if keeps >= 1.0:
+    if keeps >= 1.0 - 1e-9:  # 1.4 * 45 / 63 is a hair less, and nobody can have a share of a hair
         return own, 0.0
     spill = 1.0 - keeps
     # the share that gives them so much in all; no more for each weight than the own zone has, or they would be the next
