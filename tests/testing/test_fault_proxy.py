@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -562,3 +565,226 @@ async def test_where_it_listens(proxy: FaultProxy) -> None:
                 raise AssertionError("it listens where another one does")
     async with FaultProxy(proxy.target, listen=f"tcp://127.0.0.1:{port}"):
         pass
+
+
+async def test_half_close_of_a_client_that_does_not_read() -> None:
+    """It is told the end behind what it has not read, and what it sends still arrives."""
+    heard = bytearray()
+
+    async def flood(conn: Connection) -> None:
+        async def listen() -> None:
+            async for data in conn:
+                heard.extend(data)
+
+        listening = asyncio.create_task(listen())
+        try:
+            while True:
+                await conn.send(bytes(65536))
+        finally:
+            listening.cancel()
+
+    async with running(TCPServer(flood, bind="tcp://127.0.0.1:0")) as server, FaultProxy(server.addresses[0]) as proxy:
+        with socket.create_connection(("127.0.0.1", proxy.address.port)) as client:
+            before = -1
+            while proxy.bytes_down != before:  # until nothing more fits in
+                before = proxy.bytes_down
+                await asyncio.sleep(0.1)
+            assert proxy.half_close() == 1
+            client.sendall(b"more")
+            await eventually(lambda: heard == b"more")
+            assert proxy.connections == 1
+
+
+async def test_a_reset_does_not_pass_a_black_hole(proxy: FaultProxy) -> None:
+    """The server hears of it when the black hole ends: whoever wants to see a peer that is gone silently can."""
+    for ways in (proxy.up, proxy):
+        client = await hello(proxy)
+        ways.black_hole = True
+        client.abort()
+        await asyncio.sleep(0.1)
+        assert proxy.connections == 1
+        proxy.black_hole = False
+        await eventually(lambda: proxy.connections == 0)
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.1])
+async def test_a_reset_comes_behind_what_was_said_before(latency: float) -> None:
+    """A server that answers before it was told all, and closes: its answer arrives, and takes as long as all else."""
+
+    def refuse(listener: socket.socket) -> None:
+        with listener.accept()[0] as conn:
+            conn.recv(1)
+            conn.sendall(b"too large")  # and closed, though there is more to read: a reset
+
+    passed: list[Passed] = []
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        target = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        async with FaultProxy(target, latency=latency, on_passed=passed.append) as proxy:
+            for _ in range(5):
+                refusing = loop.run_in_executor(None, refuse, listener)
+                began = loop.time()
+                client = await connect(proxy)
+                client.writer.write(bytes(1_000_000))
+                assert await client.rest() == b"too large"
+                assert loop.time() - began >= 2 * latency
+                await refusing
+                client.writer.transport.abort()
+            await eventually(lambda: len(passed) == 5)
+    assert {one.end for one in passed} == {"broken"}
+
+
+async def test_a_reset_does_not_wait_for_who_does_not_read() -> None:
+    """What it would come behind is given up after a second."""
+    conns: list[Connection] = []
+
+    async def flood(conn: Connection) -> None:
+        conns.append(conn)
+        while True:
+            await conn.send(bytes(65536))
+
+    async with running(TCPServer(flood, bind="tcp://127.0.0.1:0")) as server, FaultProxy(server.addresses[0]) as proxy:
+        with socket.create_connection(("127.0.0.1", proxy.address.port)) as client:
+            before = -1
+            while proxy.bytes_down != before:
+                before = proxy.bytes_down
+                await asyncio.sleep(0.1)
+            conns[0].abort()
+            client.sendall(b"x")
+            await eventually(lambda: proxy.connections == 0)
+
+
+async def test_what_waits_hears_of_changes(proxy: FaultProxy) -> None:
+    """A pause of an hour is over when it is switched off; a bandwidth of nearly nothing leaves nothing to pay off."""
+    client = await hello(proxy)
+    proxy.down.set(slice=1, slice_pause=3600)
+    await client.send(b"slow")
+    assert await client.exactly(1) == b"s"
+    proxy.clear()
+    assert await client.exactly(3) == b"low"
+    proxy.down.bandwidth = 0.001
+    await client.send(b"slow")
+    await asyncio.sleep(0.05)
+    proxy.clear()
+    assert await client.exactly(4) == b"slow"
+    proxy.down.bandwidth = 1_000_000
+    await client.send(b"fast")
+    assert await client.exactly(4) == b"fast"
+    await client.close()
+
+
+async def test_bandwidth_of_what_a_black_hole_held(proxy: FaultProxy) -> None:
+    """What was held when there was no limit does not pass in one piece when there is one."""
+    client = await hello(proxy)
+    proxy.down.black_hole = True
+    await client.send(bytes(50_000))
+    await eventually(lambda: proxy.held >= 50_000)
+    proxy.down.set(black_hole=False, bandwidth=10_000)
+    assert len(await client.exactly(1)) == 1
+    await asyncio.sleep(0.1)
+    assert proxy.bytes_down < 10_000
+    proxy.clear()
+    await client.exactly(49_999)
+    await client.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_faults_that_change_while_data_is_under_way(proxy: FaultProxy, seed: int) -> None:
+    """In any order and together: none that only delays loses a byte, and when all are off, all arrives."""
+    values: dict[str, list[Any]] = {
+        "latency": [0, 0.01, 0.05],
+        "jitter": [0, 0.02],
+        "bandwidth": [None, 0.001, 10_000, 1e6, 1e9],
+        "slice": [None, 1, 100, 70_000],
+        "slice_pause": [0, 0.001, 3600],
+        "timeout": [None, 3600],
+        "reset_after": [None, 3600],
+        "black_hole": [False, True],
+        "limit": [None, 10_000_000],
+        "share": [0, 0.5, 1],
+    }
+    chance = random.Random(seed)
+    data = chance.randbytes(300_000)
+
+    async def use() -> bytes:
+        client = await connect(proxy)
+        sending = asyncio.create_task(client.send(data))
+        received = await client.exactly(len(data), timeout=20)
+        await sending
+        client.send_eof()
+        assert await client.rest() == b"$"
+        await client.close()
+        return received
+
+    clients = [asyncio.create_task(use()) for _ in range(5)]
+    for _ in range(150):
+        names = chance.sample(list(values), chance.randint(1, 5))
+        change = {name: chance.choice(values[name]) for name in names}
+        await proxy.apply(chance.choice([change, {"up": change}, {"down": change}]))
+        await asyncio.sleep(chance.choice([0, 0, 0.005]))
+    proxy.clear()
+    assert all([await client == data for client in clients])
+    assert proxy.held == 0
+    await eventually(lambda: proxy.connections == 0)
+
+
+async def test_many_connections_at_once(proxy: FaultProxy) -> None:
+    """None of them has to try again, which would take it a second that nobody asked for."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket()) for _ in range(300)]
+        for client in clients:  # all before the proxy has its turn
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", proxy.address.port))
+        for client in clients:
+            client.getpeername()  # it is connected
+        await eventually(lambda: proxy.accepted == 300)
+
+
+async def test_too_many_open_files(proxy: FaultProxy) -> None:
+    """It does not ask for what it cannot have in every turn of the loop, and goes on when it can."""
+
+    class Watched(FaultProxy):
+        __slots__ = ("asked",)
+
+        asked: int
+
+        def _accept(self, listener: socket.socket) -> None:
+            self.asked += 1
+            super()._accept(listener)
+
+    other = Watched(proxy.target)
+    other.asked = 0
+    async with other:
+        with socket.socket() as client:
+            client.setblocking(False)
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # of new ones: those that are open stay so
+            try:
+                client.connect_ex(("127.0.0.1", other.address.port))
+                await asyncio.sleep(0.25)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            assert other.accepted == 0
+            assert 1 <= other.asked <= 4
+            await eventually(lambda: other.accepted == 1)
+        await eventually(lambda: other.connections == 0)
+
+
+async def test_every_address_of_this_machine(proxy: FaultProxy) -> None:
+    """The host * is IPv4 and IPv6 on one port, also after connections were refused."""
+    async with FaultProxy(proxy.target, listen="tcp://*:0") as other:
+        other.refuse()
+        other.accept()
+        for host in ("127.0.0.1", "::1") if socket.has_dualstack_ipv6() else ("127.0.0.1",):
+            client = await RawClient.connect(other.address.port, host)
+            await client.send(b"hello")
+            assert await client.exactly(5) == b"hello"
+            await client.close()
+
+
+async def test_cut_after_is_checked(proxy: FaultProxy) -> None:
+    """As all faults are."""
+    for value in (-1, 1.5, "1MB", True):
+        with pytest.raises(ValueError, match=r"cut_after .*: must be a whole number, at least 0 \(bytes\), or None"):
+            proxy.cut_after = value  # type: ignore[assignment]  # that is what is tried
+    assert proxy.cut_after is None

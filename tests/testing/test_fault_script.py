@@ -51,14 +51,22 @@ def test_a_script_is_read() -> None:
         ("loops = 1", r"there are no steps; each one begins with \[\[step\]\]"),
         ("speed = 1\n[[step]]\nat = '0s'", "unknown key 'speed': valid are loops, step"),
         ("[[step]]\nlatency = '1s'", "step 1: it has no time"),
-        ("[[step]]\nat = '5'", "step 1: a duration is a number with a unit"),
+        ("[[step]]\nat = '5'", "step 1: at '5': a duration is a number with a unit"),
         ("[[step]]\nat = '2s'\n[[step]]\nat = '1s'", r"step 2: at 1.0: must not be before the step above"),
         (
             "[[step]]\nat = '2s'\nlatncy = '1s'",
             "step 1: unknown fault 'latncy': valid are latency, .*, up, down, clear",
         ),
         ("[[step]]\nat = '2s'\ndown = {refuse = true}", "step 1: down: unknown fault 'refuse': valid are latency"),
-        ("[[step]]\nat = '2s'\ndown = {latncy = '1s'}", "step 1: unknown fault 'latncy'"),
+        ("[[step]]\nat = '2s'\ndown = {latncy = '1s'}", "step 1: down: unknown fault 'latncy'"),
+        (
+            "[[step]]\nat = '2s'\ndown = {latency = '1'}",
+            "step 1: down: latency '1': a duration is a number with a unit",
+        ),
+        ("[[step]]\nat = '2s'\ncut_after = '5'", "step 1: cut_after '5': a size is a number with a unit"),
+        ("[[step]]\nat = '2s'\nflapping = '5s'", "step 1: flapping '5s': .* is not two durations"),
+        ("[[step]]\nat = '2s'\nflapping = ['5s', '5']", "step 1: flapping '5': a duration is a number with a unit"),
+        (f"[[step]]\nat = '2s'\nlatency = 1{'0' * 400}", r"step 1: latency 10+: must be at least 0 \(seconds\)"),
         ("[[step]]\nat = '2s'\ndown = '1s'", "step 1: down '1s': must be faults of that direction"),
         ("[[step]]\nat = '2s'\nreset = 1", "step 1: reset 1: must be True or False"),
         ("[[step]]\nat = '2s'\nreset = 'yes'", "step 1: reset 'yes': must be True or False"),
@@ -73,6 +81,13 @@ def test_a_script_that_is_none(text: str, error: str) -> None:
     """The error has the number of the step and what would be right."""
     with pytest.raises(ValueError, match=error):
         read_script(text)
+
+
+@pytest.mark.parametrize("step", [5, (1,), (1, 2), {"at": 1}, None])
+def test_a_step_that_is_none(step: Any) -> None:
+    """The error has its number, and what it should be."""
+    with pytest.raises(ValueError, match=r"step 2: .*: must be a time and what changes then, by name"):
+        Script([(0, {}), step])
 
 
 def test_faults_as_text() -> None:

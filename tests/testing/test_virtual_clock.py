@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import importlib
+import multiprocessing
+import os
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from math import inf
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +125,39 @@ def test_what_a_test_has_replaced_itself_is_left_alone(monkeypatch: pytest.Monke
     assert forebay.engine.loop.now() == 7.0
 
 
+def test_a_clock_begins_anew_with_each_block() -> None:
+    """At its start, and the wall clock near the real one, however far it was moved before."""
+    clock = VirtualClock()
+    for _ in range(2):
+        with clock:
+            assert time.monotonic() == 1_000
+            assert abs(time.time() - REAL[2]()) < 60
+            clock.advance(3_600)
+
+
+def test_a_process_that_is_forked_has_the_real_time() -> None:
+    """What stands still there would do so for ever."""
+    with VirtualClock():
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            if not (child := os.fork()):
+                theirs.sendall(repr(time.monotonic()).encode())
+                os._exit(0)
+            os.waitpid(child, 0)
+            assert abs(float(ours.recv(100)) - REAL[0]()) < 60
+
+
+def test_blocking_calls_of_the_standard_library_take_real_time() -> None:
+    """Those that look at the clock themselves would never end, and spin."""
+    ours, theirs = multiprocessing.Pipe()
+    with VirtualClock(), ours, theirs:
+        for _ in range(3):
+            assert not ours.poll(0)
+        assert not ours.poll(0.01)
+        with pytest.raises(TimeoutError):
+            list(concurrent.futures.as_completed([concurrent.futures.Future()], timeout=0.01))
+
+
 def test_there_is_one_clock_at_a_time() -> None:
     """A second one is refused, in any thread, and does not disturb the first."""
     errors: list[RuntimeError] = []
@@ -149,7 +185,11 @@ def test_there_is_one_clock_at_a_time() -> None:
         ({"start": -1}, "start -1: must be at least 0"),
         ({"start": float("nan")}, "start nan: must be"),
         ({"autojump": -1}, "autojump -1: must not be negative"),
+        ({"autojump": inf}, "autojump inf: must not be negative, and finite"),
+        ({"autojump": nan}, "autojump nan"),
         ({"patience": 0}, "patience 0: must be more than 0"),
+        ({"patience": inf}, "patience inf: must be more than 0, and finite"),
+        ({"patience": nan}, "patience nan"),
     ],
 )
 def test_parameters_are_checked(parameters: dict[str, Any], message: str) -> None:
@@ -176,6 +216,13 @@ def test_misuse_is_told() -> None:
         clock.run(main())
         with pytest.raises(RuntimeError, match=r"that run in VirtualClock.run\(\)"), clock.hold():
             pass
+
+        async def elsewhere() -> None:
+            with pytest.raises(RuntimeError, match="while it runs in another thread"):
+                await asyncio.to_thread(clock.run, asyncio.sleep(0))
+            await clock.settle()
+
+        clock.run(elsewhere())
 
 
 async def test_it_is_not_entered_while_a_loop_runs() -> None:
@@ -236,6 +283,36 @@ def test_timers_that_set_timers(clock: VirtualClock) -> None:
 
     clock.run(main())
     assert times == [1e12 + 1_000 + 0.25 * number for number in range(1, 1_001)]
+
+
+@pytest.mark.parametrize("start", [1_000.0, 1e7, 5e8])
+def test_what_is_due_at_once_fires(start: float, at_once: None) -> None:
+    """Also where floats are coarse, before time has moved, and after the test has moved it."""
+    fired: list[float] = []
+    with VirtualClock(start) as clock:
+
+        async def main() -> None:
+            for seconds in (0, 1e9):
+                clock.advance(seconds)
+                asyncio.get_running_loop().call_later(0, lambda: fired.append(clock.now() - start))
+                await clock.settle()
+
+        clock.run(main())
+    assert fired == [0, 1e9]
+
+
+def test_a_timeout_that_never_comes() -> None:
+    """Time does not go on to its end: with nothing else to wait for, that is a deadlock."""
+    with VirtualClock(patience=0.05) as clock:
+
+        async def main() -> None:
+            await asyncio.wait_for(asyncio.sleep(5), inf)
+            async with asyncio.timeout(inf):
+                await asyncio.get_running_loop().create_future()
+
+        with pytest.raises(RuntimeError, match="nothing can happen any more"):
+            clock.run(main())
+        assert clock.now() == 1_005
 
 
 def test_a_task_group_with_a_timeout(clock: VirtualClock) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from forebay.engine.address import Address, parse_address
+from forebay.engine.address import ANY_HOST, Address, parse_address
 
 __all__ = ["faultproxy_command"]
 
@@ -19,6 +19,13 @@ def _address(_: click.Context, __: click.Parameter, text: str) -> Address:
         return parse_address(text if "://" in text else f"tcp://{text}")
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _target(context: click.Context, parameter: click.Parameter, text: str) -> Address:
+    address = _address(context, parameter, text)
+    if address.host == ANY_HOST or address.port == 0:
+        raise click.BadParameter(f"nobody can connect to '{text}'; give one host and its port, as in 127.0.0.1:8000")
+    return address
 
 
 def _fault(_: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, Any] | None:
@@ -62,7 +69,7 @@ def _script(_: click.Context, __: click.Parameter, path: str | None) -> Any:
 
 
 @click.command("faultproxy", short_help="Forward connections, and do to them what networks do.")
-@click.argument("target", metavar="TARGET", callback=_address)
+@click.argument("target", metavar="TARGET", callback=_target)
 @click.option(
     "--listen", metavar="HOST:PORT", default="127.0.0.1:0", callback=_address, help="[127.0.0.1, a free port]"
 )
@@ -108,6 +115,8 @@ def faultproxy_command(
     """
     from forebay.testing.fault_program import run_fault_proxy
 
+    if target == listen:
+        raise click.BadParameter(f"{target} is where it listens itself", param_hint="'TARGET'")
     change: dict[str, Any] = dict(given for given in faults.values() if given is not None)
     if black_hole:
         change["black_hole"] = True

@@ -37,7 +37,9 @@ class Flow:
 
     __slots__ = (
         "_armed",
+        "_due",
         "_end",
+        "_ended",
         "_filled",
         "_free_at",
         "_gate",
@@ -82,7 +84,9 @@ class Flow:
         self._random = random.Random(seed)  # noqa: S311 - it shakes the latency, nothing is secret
         self._gate = asyncio.Event()
         self._gate.set()
-        self._under_way: deque[tuple[float, bytes]] = deque()
+        self._under_way: deque[tuple[float, bytes | None]] = deque()  # None: the source is broken
+        self._due = 0.0  # when the last of it is
+        self._ended = asyncio.Event()  # nothing more is written
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
         self._free_at = 0.0
@@ -133,25 +137,45 @@ class Flow:
 
     async def passable(self) -> None:
         """Return when nothing holds what goes this way."""
-        await self._gate.wait()
+        while not self._gate.is_set():
+            await self._gate.wait()
 
     # In
 
     async def read(self) -> None:
         """Read to the end of what the source says, as long as there is room for it."""
         loop = asyncio.get_running_loop()
-        due = 0.0
         data = b"?"
         while data:
-            await self._gate.wait()
+            await self.passable()
             while self.held >= self._most_held():
                 self._room.clear()
                 await self._room.wait()
-            data = await loop.sock_recv(self.source, _CHUNK)
-            due = max(due, now() + self._delay())
-            self._under_way.append((due, data))
-            self.held += len(data) + _OVERHEAD
-            self._filled.set()
+            try:
+                data = await loop.sock_recv(self.source, _CHUNK)
+            except OSError:
+                self._send_off(None)
+                raise
+            self._send_off(data)
+
+    def _send_off(self, data: bytes | None) -> None:
+        self._due = max(self._due, now() + self._delay())
+        self._under_way.append((self._due, data))
+        self.held += len(data or b"") + _OVERHEAD
+        self._filled.set()
+
+    async def heard_out(self, seconds: float) -> None:
+        """The source is broken: return when the sink has all that it said before, or has not taken it so long after
+        it could have."""
+        due = max(self._due, now() + self.rules.latency)
+        while (wait := due - now()) > _SOON:
+            await asyncio.sleep(wait)
+        await self.passable()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+        except TimeoutError:  # what breaks does not wait for those who are slow
+            return
 
     def _delay(self) -> float:
         rules = self.rules
@@ -176,6 +200,12 @@ class Flow:
 
     async def write(self) -> None:
         """Deliver what was read, each part when it is due."""
+        try:
+            await self._write()
+        finally:
+            self._ended.set()
+
+    async def _write(self) -> None:
         while True:
             while not self._under_way:
                 self._filled.clear()
@@ -184,9 +214,11 @@ class Flow:
             while (wait := due - now()) > _SOON:
                 await asyncio.sleep(wait)
             if not data:
-                await self._gate.wait()
-                self.shut_sink()
-                self.over = True
+                await self.passable()
+                self.held -= _OVERHEAD
+                if data is not None:
+                    self.shut_sink()
+                    self.over = True
                 return
             await self._deliver(memoryview(data), due)
             self.held -= len(data) + _OVERHEAD
@@ -195,22 +227,28 @@ class Flow:
     async def _deliver(self, rest: memoryview, due: float) -> None:
         loop = asyncio.get_running_loop()
         while rest:
-            count = self._piece(len(rest))
-            await self._pace(count, due)
-            await self._gate.wait()
-            if self.shut:
+            count = await self._pace(len(rest), due)
+            if self._is_shut():
                 return
             count, last = self._allowed(count)
             part, rest = rest[:count], rest[count:]
             self.forwarded += count
-            await loop.sock_sendall(self.sink, part)
+            try:
+                await loop.sock_sendall(self.sink, part)
+            except OSError:
+                if self._is_shut():
+                    return
+                raise
             if last is not None:
                 self._end(self, last)
                 await loop.create_future()  # until this is cancelled
             if self.rules.slice is not None:
                 if rest:
                     self.rules.counts["slice"] += 1
-                await asyncio.sleep(self.rules.slice_pause)
+                await self._pause()
+
+    def _is_shut(self) -> bool:
+        return self.shut  # which changes at any await
 
     def _piece(self, most: int) -> int:
         """How many bytes go together."""
@@ -219,17 +257,27 @@ class Flow:
             most = min(most, max(1, int(rules.bandwidth * _SLOT)))
         return most if rules.slice is None else min(most, rules.slice)
 
-    async def _pace(self, count: int, due: float) -> None:
-        """Wait until so many bytes have passed, had they begun when the ones before had, or when they were due.
+    async def _pause(self) -> None:
+        await asyncio.sleep(0)
+        began = now()
+        while self.rules.slice is not None and (wait := began + self.rules.slice_pause - now()) > _SOON:
+            await asyncio.sleep(min(wait, _LOOK_AGAIN))
+
+    async def _pace(self, most: int, due: float) -> int:
+        """Wait until a piece of at most so many bytes has passed, had it begun when the one before had, or when it was
+        due, and nothing holds it; return how many bytes it is.
 
         What a timer was late is so made up for by the next one, up to a bound.
         """
         began = max(self._free_at, due, now() - _CATCH_UP)
         waited = False
-        while (rate := self.rules.bandwidth) is not None:
-            self._free_at = began + count / rate
-            if (wait := self._free_at - now()) <= _SOON:
-                break
+        while True:
+            await self.passable()
+            count = self._piece(most)
+            rate = self.rules.bandwidth
+            self._free_at = began if rate is None else began + count / rate
+            if rate is None or (wait := self._free_at - now()) <= _SOON:
+                return count
             if not waited:
                 waited = True
                 self.rules.counts["bandwidth"] += 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from forebay.engine.address import Address
 from forebay.engine.loop import now
@@ -17,13 +18,15 @@ __all__ = ["Passed", "Pipe"]
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _LINGER = 1.0  # seconds for which an orderly close takes, and drops, what still comes: it would be answered by a reset
+# ... and for which a reset waits for those who do not take what came before it
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
     """A connection that has ended.
 
-    ``end`` is why: ``"closed"`` (by both ends), ``"broken"`` (one end reset it, so the other was reset as well),
+    ``end`` is why: ``"closed"`` (by both ends), ``"broken"`` (one end reset it, so the other was reset as well, behind
+    what the first had sent),
     ``"unreachable"`` (the server could not be connected to), ``"reset"`` (by :meth:`FaultProxy.reset`),
     ``"cancelled"``, ``"cut_after"``, or the fault with its direction: ``"down.limit"``.
     """
@@ -160,7 +163,9 @@ class Pipe:
             raise _Unreachable from error
         for sock in (self.client, self.server):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        tasks = [loop.create_task(one) for flow in (self.up, self.down) for one in (flow.read(), flow.write())]
+        up, down = self.up, self.down
+        parts = ((up.read(), up), (up.write(), down), (down.read(), down), (down.write(), up))
+        tasks = [loop.create_task(_break_behind(work, said)) for work, said in parts]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in tasks:
@@ -192,6 +197,15 @@ class Pipe:
 
 class _Unreachable(OSError):
     pass
+
+
+async def _break_behind(work: Coroutine[Any, Any, None], said: Flow) -> None:
+    """Do ``work``. If the end that ``said`` comes from turns out to be broken, that is raised behind what it said."""
+    try:
+        await work
+    except OSError:
+        await said.heard_out(_LINGER)
+        raise
 
 
 async def _all(tasks: Iterable[asyncio.Task[None]]) -> None:

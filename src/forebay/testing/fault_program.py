@@ -15,6 +15,8 @@ from forebay.testing.fault_script import Change, Script
 
 __all__ = ["run_fault_proxy"]
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def run_fault_proxy(
     target: Address, listen: Address, change: Change, script: Script | None, *, seed: int, verbose: bool
@@ -27,6 +29,8 @@ def run_fault_proxy(
     :raises StartError: it cannot listen there.
     """
     run(_run(target, listen, change, script, seed, verbose))
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # we are exiting already
 
 
 async def _run(
@@ -34,7 +38,7 @@ async def _run(
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
 
     def report(passed: Passed) -> None:

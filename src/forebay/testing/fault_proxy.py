@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import socket
 from collections.abc import Callable, Iterable
@@ -17,6 +18,10 @@ from forebay.testing.faults import SETTINGS, Faults, FaultSettings
 __all__ = ["FaultProxy"]
 
 T = TypeVar("T")
+
+_BACKLOG = 2048  # a connection that finds it full tries again a second later, which is no fault that was asked for
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_ACCEPT_AGAIN = 0.1  # seconds after which a system that was exhausted is asked again
 
 
 class _Both(Generic[T]):
@@ -87,6 +92,7 @@ class FaultProxy:
 
     __slots__ = (
         "_bytes",
+        "_cut_after",
         "_draws",
         "_flapping",
         "_flapping_task",
@@ -94,7 +100,6 @@ class FaultProxy:
         "_pipes",
         "_port_keeper",
         "accepted",
-        "cut_after",
         "cuts",
         "down",
         "flaps",
@@ -188,6 +193,15 @@ class FaultProxy:
         self._flapping = check_flapping(value)
         self._follow_flapping()
 
+    @property
+    def cut_after(self) -> int | None:
+        """Bytes, both ways together, after which connections are reset; None: never."""
+        return self._cut_after
+
+    @cut_after.setter
+    def cut_after(self, value: int | None) -> None:
+        self._cut_after: int | None = SETTINGS["limit"].checked("cut_after", value)
+
     def statistics(self) -> dict[str, Any]:
         """All counters, and those of the faults of each direction."""
         return {
@@ -206,7 +220,7 @@ class FaultProxy:
 
     async def __aenter__(self) -> FaultProxy:
         # The port is ours as long as this socket is bound to it; that it does not listen refuses connections.
-        self._port_keeper = _bound(self.listen.host, self.listen.port)
+        self._port_keeper = _bound(self.listen)
         try:
             self.accept()
         except BaseException:
@@ -250,10 +264,11 @@ class FaultProxy:
     def accept(self) -> None:
         """Take connections, as at first. Undoes :meth:`refuse`."""
         if self._listener is None:
-            address = self.address
-            self._listener = _bound(address.host, address.port)
-            self._listener.listen(128)
-            asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
+            if self._port_keeper is None:
+                raise RuntimeError("the proxy is not running")
+            self._listener = _bound_like(self._port_keeper)
+            self._listener.listen(_BACKLOG)
+            self._watch(self._listener)
 
     def refuse(self) -> None:
         """Refuse new connections until :meth:`accept`. Those that are open stay so."""
@@ -371,10 +386,18 @@ class FaultProxy:
             await asyncio.sleep(up)
             await self._go_down(down)
 
+    def _watch(self, listener: socket.socket) -> None:
+        if listener is self._listener:  # else it is closed
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
     def _accept(self, listener: socket.socket) -> None:
         try:
             client, peer = listener.accept()
-        except OSError:  # it left again
+        except OSError as error:  # it left again, or there are too many: to ask for them in every turn is in vain
+            if error.errno in _EXHAUSTED:
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listener)
+                loop.call_later(_ACCEPT_AGAIN, self._watch, listener)
             return
         client.setblocking(False)
         self.accepted += 1
@@ -408,18 +431,33 @@ class FaultProxy:
             self.on_passed(passed)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bound(listen: Address) -> socket.socket:
     """A socket bound to where we listen.
 
     :raises OSError: that is not possible.
     """
-    name = None if host == ANY_HOST else host
-    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    if listen.host == ANY_HOST and socket.has_dualstack_ipv6():
+        return _bound_to(socket.AF_INET6, ("::", listen.port), both=True)
+    name = None if listen.host == ANY_HOST else listen.host
+    found = socket.getaddrinfo(name, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, where = found[0]
+    return _bound_to(family, where)
+
+
+def _bound_like(sock: socket.socket) -> socket.socket:
+    is_six = sock.family == socket.AF_INET6
+    both = is_six and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    return _bound_to(sock.family, sock.getsockname(), both=both)
+
+
+def _bound_to(family: int, where: Any, *, both: bool = False) -> socket.socket:
+    """:param both: take connections of IPv4 at an address of IPv6."""
     sock = socket.socket(family)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         sock.bind(where)
     except BaseException:
         sock.close()

@@ -20,7 +20,7 @@ both. ::
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ class Script:
     loops: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", tuple((at, dict(change)) for at, change in self.steps))
+        object.__setattr__(self, "steps", tuple(_checked_steps(self.steps)))
         if isinstance(self.loops, bool) or not isinstance(self.loops, int) or self.loops < 0:
             raise ValueError(f"loops {self.loops!r}: must be a whole number, at least 0 (for ever)")
         last = 0.0
@@ -74,6 +74,15 @@ class Script:
             last = at
         if self.loops == 0 and last == 0:
             raise ValueError("a script that is played for ever must have a last step later than 0 seconds")
+
+
+def _checked_steps(steps: Iterable[Any]) -> Iterable[tuple[float, Change]]:
+    for number, step in enumerate(steps, 1):
+        try:
+            at, change = step
+            yield at, dict(change)
+        except (TypeError, ValueError):
+            raise ValueError(f"step {number}: {step!r}: must be a time and what changes then, by name") from None
 
 
 def _check_time(at: Any, last: float) -> None:
@@ -225,7 +234,7 @@ def _steps(steps: Iterable[Any]) -> Iterable[tuple[float, Change]]:
             if not isinstance(step, dict) or "at" not in step:
                 raise ValueError('it has no time, as in at = "5s"')
             at = step.pop("at")
-            yield (parse_duration(at) if isinstance(at, str) else at), _change(step)
+            yield (_named("at", at, parse_duration) if isinstance(at, str) else at), _change(step)
         except ValueError as error:
             raise ValueError(f"step {number}: {error}") from None
 
@@ -234,8 +243,7 @@ def _change(step: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in step.items():
         if name in _DIRECTIONS:
-            is_table = isinstance(value, dict)
-            found[name] = dict(_setting(inner, one) for inner, one in value.items()) if is_table else value
+            found[name] = _direction(name, value) if isinstance(value, dict) else value
         elif name in _OFF:
             found[name] = _action(name, value)
         elif name in _VALID:
@@ -246,6 +254,13 @@ def _change(step: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _direction(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(_setting(inner, one) for inner, one in settings.items())
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def _setting(name: str, value: Any) -> tuple[str, Any]:
     return parse_setting(name, value) if isinstance(value, str) else (name, value)
 
@@ -254,9 +269,16 @@ def _action(name: str, value: Any) -> Any:
     if value == "off":
         return _OFF[name]
     if isinstance(value, str) and name == "cut_after":
-        return parse_size(value)
+        return _named(name, value, parse_size)
     if isinstance(value, str) and name == "flapping":
-        return parse_flapping(value)
+        return _named(name, value, parse_flapping)
     if isinstance(value, list) and name == "flapping":
-        return tuple(parse_duration(one) if isinstance(one, str) else one for one in value)
+        return tuple(_named(name, one, parse_duration) if isinstance(one, str) else one for one in value)
     return value
+
+
+def _named(name: str, text: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"{name} '{text}': {error}") from None

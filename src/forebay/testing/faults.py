@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 __all__ = ["NO_FAULTS", "SETTINGS", "FaultSettings", "Faults", "Setting", "unknown"]
+
+_LARGEST = sys.float_info.max  # larger whole numbers cannot be computed with
 
 Unit = Literal["seconds", "bytes", "bytes per second", "share", "switch"]
 
@@ -41,9 +43,9 @@ class Setting:
         if isinstance(value, bool) or not isinstance(value, int if self.unit == "bytes" else (int, float)):
             good = False
         elif self.unit == "bytes per second":
-            good = 0 < value < math.inf
+            good = 0 < value <= _LARGEST
         else:
-            good = self.least <= value < math.inf and (self.unit != "share" or value <= 1)
+            good = self.least <= value <= _LARGEST and (self.unit != "share" or value <= 1)
         if not good:
             raise ValueError(f"{name} {value!r}: must be {orders[self.unit]} ({self.unit}){or_none}")
         return value
