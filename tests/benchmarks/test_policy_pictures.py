@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,13 @@ def defaults() -> dict[str, dict[str, str]]:
 def parameters_of(policy: str) -> dict[str, Any]:
     """What a policy's parameters are by default."""
     module, _, name = HOMES.get(policy, f"forebay.policy:{policy}").partition(":")
-    signature = inspect.signature(getattr(import_module(module), name))
-    return {each.name: each.default for each in signature.parameters.values() if each.default is not each.empty}
+    rules = getattr(import_module(module), name)
+    signature = inspect.signature(rules)
+    found = {each.name: each.default for each in signature.parameters.values() if each.default is not each.empty}
+    for field in fields(rules) if is_dataclass(rules) else ():
+        if field.default_factory is not MISSING:
+            found[field.name] = field.default_factory()
+    return found
 
 
 def written(value: Any) -> set[str]:
@@ -114,6 +120,8 @@ def written(value: Any) -> set[str]:
         return {" and ".join(f"{each:g}" for each in value)}
     if isinstance(value, float | int):
         return {f"{value:g}", f"{value:,}", f"{value:.1f}"}
+    if is_dataclass(value) and value == type(value)():  # other rules, as they are by default
+        return {f"`{type(value).__name__}()`"}
     return {f"`{value}`"}
 
 

@@ -12,6 +12,7 @@ from forebay.engine.loop import now
 from forebay.errors import Overloaded
 from forebay.policy.adaptive import Adaptive
 from forebay.policy.bulkhead import Bulkhead
+from forebay.policy.deadline import deadline
 from forebay.policy.priority import Priority
 from forebay.testing.virtual_clock import VirtualClock
 
@@ -246,3 +247,58 @@ def test_what_errors_say_about_load(clock: VirtualClock, error: Exception, lower
         assert (slots.statistics()["limit"] < before) is lower
 
     clock.run(main())
+
+
+def test_thousands_who_are_cancelled_at_once(clock: VirtualClock) -> None:
+    """The place that they hand on to each other before they have run comes to the one behind all of them."""
+
+    async def main() -> None:
+        slots = Slots(Bulkhead(1, max_waiting=5_000))
+        began = await slots.acquire()
+        tasks = [asyncio.create_task(slots.acquire()) for _ in range(5_000)]
+        await clock.settle()
+        for task in tasks[:-1]:
+            task.cancel()
+        slots.release(began)
+        await tasks[-1]
+        slots.release()
+        await clock.settle()
+        counts = slots.statistics()
+        assert (counts["in_flight"], counts["waiting"], counts["abandoned"]) == (0, 0, 4_999)
+
+    clock.run(main())
+
+
+def test_a_block_that_ends_in_another_task_is_not_remembered(clock: VirtualClock) -> None:
+    """When it began is forgotten with its end, and the task that began it."""
+
+    async def main() -> None:
+        slots = Slots(Bulkhead(Adaptive()))
+        begun: list[object] = []
+        for _ in range(3):
+            await asyncio.create_task(slots.__aenter__())
+            begun += slots._began
+            await slots.__aexit__(None, None, None)
+        assert len(begun) == 3
+        assert not slots._began
+
+    clock.run(main())
+
+
+def test_the_current_deadline_counts() -> None:
+    """Whoever has none in hand, has that of what it is done for."""
+
+    async def main() -> None:
+        slots = Slots(Bulkhead(limit=1, max_wait=10))
+        await slots.acquire()
+        began = now()
+        with deadline(0.5), pytest.raises(Overloaded) as refused:
+            await slots.acquire()
+        assert refused.value.reason == "deadline"
+        with deadline(0.5), pytest.raises(Overloaded):
+            async with slots:
+                pass
+        assert now() - began <= 1.01
+
+    with VirtualClock(packages=(__name__,)) as clock:
+        clock.run(main())

@@ -174,3 +174,30 @@ def test_work_that_asks_for_itself_is_told(clock: VirtualClock) -> None:
         assert not once.done
 
     clock.run(main())
+
+
+def test_a_reset_before_the_work_has_begun(clock: VirtualClock) -> None:
+    """The run that was under way counts as one, and is not the result, also where it ends last."""
+    gates = [asyncio.Event(), asyncio.Event()]
+    begun: list[int] = []
+
+    async def work() -> int:
+        number = len(begun)
+        begun.append(number)
+        await gates[number].wait()
+        return number
+
+    async def main() -> None:
+        once = Once(work)
+        first = asyncio.create_task(once())
+        await asyncio.sleep(0)  # it has started the run, whose task has not run on every version of Python
+        once.reset()
+        second = asyncio.create_task(once())
+        await clock.settle()
+        gates[1].set()
+        assert await second == 1
+        gates[0].set()
+        assert await first == 0
+        assert await once() == 1
+
+    clock.run(main())

@@ -17,6 +17,7 @@ from forebay.engine import Connection, TCPServer, dial
 from forebay.engine.loop import now
 from forebay.engine.pool import Pool
 from forebay.errors import ConnectFailed, ConnectTimeout, DeadlineExceeded, Overloaded, PoolExhausted, RetryClass
+from forebay.policy.deadline import deadline
 from forebay.policy.pool_settings import PoolSettings
 from forebay.service import Group, Service
 from forebay.testing.virtual_clock import VirtualClock
@@ -862,3 +863,21 @@ async def test_real_connections() -> None:
             await ask(99)
             assert pool.statistics()["closed"] == {"ended": 1}
         assert pool.statistics()["total"] == 0
+
+
+def test_the_current_deadline_counts() -> None:
+    """Whoever has none in hand, has that of what it is done for."""
+
+    async def main() -> None:
+        async def dial(key: str) -> object:
+            return object()
+
+        async with Pool(dial, lambda resource: None, settings=PoolSettings(max_total=1, max_per_key=1)) as pool:
+            await pool.acquire("a")
+            began = now()
+            with deadline(0.5), pytest.raises(DeadlineExceeded):
+                await pool.acquire("a")
+            assert now() - began == pytest.approx(0.5, abs=0.01)
+
+    with VirtualClock(packages=(__name__,)) as clock:
+        clock.run(main())

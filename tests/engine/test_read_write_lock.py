@@ -329,3 +329,24 @@ def test_parameters_are_checked(parameters: dict[str, Any], message: str) -> Non
     """With the name of what is wrong."""
     with pytest.raises(ValueError, match=message):
         ReadWriteLock(**parameters)
+
+
+def test_nobody_passes_a_writer_when_the_readers_before_it_are_cancelled(clock: VirtualClock) -> None:
+    """It is the readers' turn, and all of them have just been cancelled: the lock is not free, but the writer's."""
+
+    async def main() -> None:
+        scene = Scene(clock, patience=1)
+        lock = scene.lock
+        await scene.come("w1", "r1")
+        next_writer = asyncio.create_task(scene.come("w2"))  # behind this task
+        asyncio.get_running_loop().call_later(1, scene.go["w1"].set)
+        await lock.acquire_write()
+        scene.tasks["r1"].cancel()
+        lock.release_write()
+        assert not lock.try_write()
+        await next_writer
+        assert await scene.came() == ["w1", "w2"]
+        await scene.leave("w2")
+        assert repr(lock) == "<ReadWriteLock lock free waiting to read=0 to write=0>"
+
+    clock.run(main())

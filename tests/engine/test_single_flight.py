@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from math import inf
 
 import pytest
@@ -171,3 +173,48 @@ async def test_the_deadline_of_the_first_is_not_that_of_all() -> None:
 
     one, other = await asyncio.gather(first(), flights.run("k", left))
     assert (one, other) == (inf, inf)
+
+
+async def test_a_key_that_cannot_be_shown_leaves_nothing_behind() -> None:
+    """Its error is the caller's, each time, and no call is under way."""
+
+    class Key:
+        def __repr__(self) -> str:
+            raise LookupError("no name")
+
+    flight: SingleFlight[int] = SingleFlight()
+    key, work = Key(), Work()
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            await flight.run(key, work)
+    assert (len(flight), flight.started) == (0, 0)
+
+
+async def test_an_error_is_freed_with_its_last_user() -> None:
+    """It is not part of a cycle, which would keep what its frames know until the garbage collector comes."""
+
+    class Lost(LookupError):
+        """Which takes weak references."""
+
+    flight: SingleFlight[None] = SingleFlight()
+    freed: list[weakref.ref[Lost]] = []
+
+    async def fail() -> None:
+        error = Lost()
+        freed.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    async def caller() -> None:
+        with pytest.raises(Lost):
+            await flight.run("a", fail)
+
+    gc.disable()
+    try:
+        await asyncio.gather(caller(), caller())
+        await asyncio.sleep(0)
+        assert [error() for error in freed] == [None]
+    finally:
+        gc.enable()

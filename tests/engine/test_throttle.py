@@ -13,6 +13,7 @@ import pytest
 from forebay.engine.loop import now
 from forebay.engine.throttle import Throttle
 from forebay.errors import DeadlineExceeded, Overloaded, RetryClass
+from forebay.policy.deadline import deadline
 from forebay.policy.limiters import SlidingWindow, TokenBucket, WarmUp
 from forebay.testing.virtual_clock import VirtualClock
 
@@ -490,3 +491,20 @@ async def test_on_real_loops() -> None:
     assert now() - begin >= 100 / 2_000 - 1e-6
     assert bucket.taken == 101
     assert idle(throttle)
+
+
+def test_the_current_deadline_counts() -> None:
+    """Whoever has none in hand, has that of what it is done for."""
+
+    async def main() -> None:
+        throttle = Throttle(TokenBucket(1, 1), max_wait=10)
+        await throttle.acquire()
+        began = now()
+        with deadline(0.5), pytest.raises(Overloaded):
+            await throttle.acquire()
+        assert now() == began  # that it would take too long is known
+        with deadline(5):
+            await throttle.acquire()
+
+    with VirtualClock(packages=(__name__,)) as clock:
+        clock.run(main())

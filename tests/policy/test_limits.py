@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf, nan
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,8 +82,8 @@ def test_never_more_than_burst_and_rate_allow(pauses: list[float], burst: int) -
             assert last - first + 1 <= burst + 3.0 * (passed[last] - passed[first]) + 1e-6
 
 
-@pytest.mark.parametrize(("rate", "burst", "keys"), [(0.0, 1, 1), (1.0, 0, 1), (1.0, 1, 0)])
+@pytest.mark.parametrize(("rate", "burst", "keys"), [(0.0, 1, 1), (1.0, 0, 1), (1.0, 1, 0), (nan, 1, 1), (inf, 1, 1)])
 def test_nonsense_is_refused(rate: float, burst: int, keys: int) -> None:
-    """Nothing to give, nowhere to keep it."""
+    """Nothing to give, nowhere to keep it, and rates that would let everything through."""
     with pytest.raises(ValueError, match="must all be positive"):
         RateLimit(rate, burst, max_keys=keys)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from math import inf
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +12,7 @@ from forebay.engine.tasks import current_task
 from forebay.errors import DeadlineExceeded, Overloaded, UpstreamTimeout
 from forebay.policy.adaptive import Adaptive
 from forebay.policy.bulkhead import Bulkhead, Compartment, Verdicts
+from forebay.policy.deadline import deadline as scope
 from forebay.policy.priority import Priority
 from forebay.policy.verdict import Refused
 
@@ -69,16 +69,17 @@ class Slots:
     def enabled(self, value: bool) -> None:
         self.compartment.enabled = value
 
-    async def acquire(self, priority: Priority = Priority.NORMAL, deadline: float = inf) -> float:
+    async def acquire(self, priority: Priority = Priority.NORMAL, deadline: float | None = None) -> float:
         """Take a place; wait for one where there is none. It does not let other tasks run where there is one.
 
-        :param deadline: when the answer is not wanted any more. It ends the waiting, not the call.
+        :param deadline: when the answer is not wanted any more. It ends the waiting, not the call, and counts for those
+            who have to wait. None: the current one (:class:`forebay.policy.deadline`), if there is any.
         :return: the moment at which it had the place, for :meth:`release`.
         :raises Overloaded: there is no place, and no waiting, or it was over. ``retry_after`` is about how long one
             would wait now, ``None`` where that is not known.
         """
         at = now()
-        if deadline == inf and self.compartment.try_enter(at):
+        if (deadline is None or at < deadline) and self.compartment.try_enter(at):
             return at
         return await self._wait(priority, deadline, at)
 
@@ -101,7 +102,7 @@ class Slots:
     async def __aenter__(self) -> None:
         began = now()
         if not self.compartment.try_enter(began):
-            began = await self._wait(Priority.NORMAL, inf, began)
+            began = await self._wait(Priority.NORMAL, None, began)
         if self.compartment.adaptive is not None:
             self._began.setdefault(current_task(), []).append(began)
 
@@ -111,10 +112,13 @@ class Slots:
         began = None
         if self._began:
             task = current_task()
-            if (held := self._began.get(task)) is not None:  # None: it began in another task, or before a resize
+            if (held := self._began.get(task)) is not None:
                 began = held.pop()
-                if not held:
-                    del self._began[task]
+            else:  # it began in another task, or before a resize: there are never more of them than calls
+                task, held = next(iter(self._began.items()))
+                held.pop(0)
+            if not held:
+                del self._began[task]
         if kind is None:
             self.release(began)
         elif issubclass(kind, DROPPED):
@@ -138,8 +142,10 @@ class Slots:
         :class:`~forebay.policy.bulkhead.Compartment`."""
         return self.compartment.statistics()
 
-    async def _wait(self, priority: Priority, deadline: float, at: float) -> float:
+    async def _wait(self, priority: Priority, deadline: float | None, at: float) -> float:
         compartment = self.compartment
+        if deadline is None:
+            deadline = scope.current()
         place: _Place = asyncio.get_running_loop().create_future()
         verdict = compartment.enter(place, at, priority, deadline)
         if verdict is None:
@@ -167,11 +173,13 @@ class Slots:
 
     def _tell(self, verdicts: Verdicts[_Place]) -> None:
         """Wake those who were waiting. A place of one that is cancelled, and has not run since, goes on to the next."""
-        for place, refused in verdicts:
+        left = list(verdicts)
+        for place, refused in left:  # grows meanwhile
             if not place.done():
                 place.set_result(refused)
             elif refused is None:
-                self._tell(self.compartment.give_back(now()))
+                left += self.compartment.give_back(now())
 
     def _overloaded(self, refused: Refused) -> Overloaded:
-        return Overloaded("bulkhead", str(refused), retry_after=refused.retry_after or None)
+        after = refused.retry_after or None
+        return Overloaded("bulkhead", str(refused), retry_after=after, reason=refused.reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from forebay.engine.single_flight import SingleFlight
@@ -59,7 +60,8 @@ class Once(Generic[T]):
         result = self._result
         if not isinstance(result, _Nothing):
             return result
-        return await self._flight.run(self._name, self._run)
+        flight = self._flight
+        return await flight.run(self._name, partial(self._run, flight))
 
     def reset(self) -> None:
         """Forget the result: who comes next does it again. Who waits still gets what the run under way comes to."""
@@ -71,8 +73,7 @@ class Once(Generic[T]):
         """Counts since it was made, and whether it is done."""
         return {"done": self.done, "running": len(self._flight) > 0, "runs": self.runs, "failures": self.failures}
 
-    async def _run(self) -> T:
-        flight = self._flight
+    async def _run(self, flight: SingleFlight[T]) -> T:
         self.runs += 1
         try:
             result = await self._function()

@@ -262,6 +262,8 @@ class ReadWriteLock:
             if not future.done():
                 self._readers.add(task)
                 future.set_result(True)
+        if writers and not self._readers:  # all these readers were cancelled: it is not free for who comes now
+            self._let_in()
 
     # Errors
 

@@ -453,7 +453,7 @@ class BulkheadLayer(Layer):
         began = now()
         if not slots.compartment.try_enter(began):
             priority = Priority.NORMAL if self._priority is None else self._priority(call.subject)
-            began = await slots.acquire(priority, deadline.current())
+            began = await slots.acquire(priority)
         try:
             result = await self.next(call)
         except DROPPED:
@@ -487,7 +487,7 @@ class LimiterLayer(Layer):
 
     async def __call__(self, call: Call) -> Any:
         if self._throttle is not None:
-            await self._throttle.acquire(deadline=deadline.current())
+            await self._throttle.acquire()
         elif (wait := self._limiter.take(now())) > 0:
             refused = self._limiter.refusal(wait)
             raise Overloaded("limiter", refused.detail, retry_after=wait, reason=refused.reason)

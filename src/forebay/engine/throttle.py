@@ -10,6 +10,7 @@ from typing import Any
 
 from forebay.engine.loop import call_later, now
 from forebay.errors import DeadlineExceeded, ForebayError, Overloaded, RetryClass
+from forebay.policy.deadline import deadline as scope
 from forebay.policy.limiters import Limiter
 
 __all__ = ["Throttle"]
@@ -127,14 +128,17 @@ class Throttle:
         self._enabled = value
         self._changed()
 
-    async def acquire(self, count: int = 1, *, deadline: float = inf) -> None:
+    async def acquire(self, count: int = 1, *, deadline: float | None = None) -> None:
         """Return when ``count`` tokens were taken. Where that raises, or is cancelled, none were.
 
         :param count: at least 1.
-        :param deadline: on the clock of :func:`~forebay.engine.loop.now`.
+        :param deadline: on the clock of :func:`~forebay.engine.loop.now`. None: the current one
+            (:class:`forebay.policy.deadline`), if there is any.
         :raises Overloaded: it would take too long (``retry_after`` says how long), too many wait, or it is closed.
         :raises DeadlineExceeded: the deadline has passed, at the call or, where the loop was late, in line.
         """
+        if deadline is None:
+            deadline = scope.current()
         if self._held:
             await self._wait_in_line(now(), count, deadline)
             return
@@ -352,4 +356,4 @@ class Throttle:
 
     def _error(self, reason: str, message: str, retry_after: float | None) -> Overloaded:
         self._refused[reason] += 1
-        return Overloaded(self.name, message, retry_after=retry_after)
+        return Overloaded(self.name, message, retry_after=retry_after, reason=reason.replace("_", "-"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from math import inf
 from typing import Any
 
 __all__ = ["RateLimit"]
@@ -21,8 +22,8 @@ class RateLimit:
     __slots__ = ("_forgotten", "_full_at", "_interval", "_refused", "_slack", "_taken", "enabled", "max_keys")
 
     def __init__(self, rate: float, burst: int, *, max_keys: int = 50_000, enabled: bool = True) -> None:
-        if rate <= 0 or burst < 1 or max_keys < 1:
-            raise ValueError(f"rate {rate}, burst {burst}, max_keys {max_keys}: must all be positive")
+        if not 0 < rate < inf or burst < 1 or max_keys < 1:
+            raise ValueError(f"rate {rate}, burst {burst}, max_keys {max_keys}: must all be positive and finite")
         self.max_keys = max_keys
         self.enabled = enabled
         self._interval = 1.0 / rate

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from math import inf
+from sys import _getframe
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
@@ -25,6 +28,8 @@ _REAL: dict[str, Callable[[], Any]] = {
 _current: list[VirtualClock | None] = [None]
 _JOB_THREADS: Any = JobThreads
 _one_at_a_time = threading.Lock()
+_BLOCKING = ("concurrent.futures.", "multiprocessing.")
+"""Of the standard library: what waits in real time in threads of its own, and calls the clock by its name for that."""
 
 
 class VirtualClock:
@@ -57,7 +62,8 @@ class VirtualClock:
     as :data:`forebay.engine.now`. The monotonic clock starts at ``start``; the other two go on from where they were,
     and all of them move by the same. When the block ends, everything is as before, in modules imported meanwhile too.
     What is not: ``datetime.now()``, ``time.sleep()``, timeouts of blocking calls, functions that somebody took hold of
-    before the block, as default arguments do, and all other processes.
+    before the block, as default arguments do, and all other processes. Another loop than that of :meth:`run`, such as
+    one of ``asyncio.run``, is not moved: its timers never fire.
 
     Timers of :meth:`run` fire in the order of their times; those of one moment in the order in which they were set.
 
@@ -89,10 +95,10 @@ class VirtualClock:
     ) -> None:
         if not 0 <= start < 1e9:
             raise ValueError(f"start {start}: must be at least 0 and less than 1e9")
-        if autojump < 0:
-            raise ValueError(f"autojump {autojump}: must not be negative")
-        if patience <= 0:
-            raise ValueError(f"patience {patience}: must be more than 0")
+        if not 0 <= autojump < inf:
+            raise ValueError(f"autojump {autojump}: must not be negative, and finite")
+        if not 0 < patience < inf:
+            raise ValueError(f"patience {patience}: must be more than 0, and finite")
         self.start = start
         self.autojump = autojump
         self.patience = patience
@@ -117,6 +123,7 @@ class VirtualClock:
         if not _one_at_a_time.acquire(blocking=False):
             raise RuntimeError("there is a VirtualClock already: two cannot be the time at once")
         self._inside = True
+        self._at = self.start
         self._bases = {name: self.start if name == "monotonic" else _REAL[name]() for name in _KINDS}
         _current[0] = self
         self._known = set(sys.modules)
@@ -209,9 +216,13 @@ class VirtualClock:
         :raises RuntimeError: nothing can happen any more and ``main`` has not ended, which would be a deadlock. The
             message names the tasks and where they wait. Or: not within the block, or a loop runs already.
         """
-        if not self._inside or _running():
+        if not self._inside or _running() or self._loop is not None:
             main.close()
-            where = "outside of the clock's block" if not self._inside else "while a loop runs in this thread"
+            where = "while it runs in another thread"
+            if not self._inside:
+                where = "outside of the clock's block"
+            elif _running():
+                where = "while a loop runs in this thread"
             raise RuntimeError(f"VirtualClock.run() was called {where}")
         try:
             with asyncio.Runner(loop_factory=self._new_loop) as runner:
@@ -258,7 +269,9 @@ def _fake(name: str) -> Callable[[], Any]:
 
     def seconds() -> Any:
         clock = _current[0]
-        return real() if clock is None else clock.reading(kind)
+        if clock is None or _getframe(1).f_globals.get("__name__", "").startswith(_BLOCKING):
+            return real()
+        return clock.reading(kind)
 
     def nanoseconds() -> Any:
         clock = _current[0]
@@ -266,6 +279,13 @@ def _fake(name: str) -> Callable[[], Any]:
 
     return seconds if name == kind else nanoseconds
 
+
+def _in_a_child() -> None:
+    """A process that was forked within the block has the real time: nobody there moves the other."""
+    _current[0] = None
+
+
+os.register_at_fork(after_in_child=_in_a_child)
 
 _FAKE = {name: _fake(name) for name in _REAL}
 _FAKE_FOR = {id(function): _FAKE[name] for name in _REAL for function in (_REAL[name], _FAKE[name])}

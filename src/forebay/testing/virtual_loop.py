@@ -86,11 +86,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         timer._scheduled = True
         return timer
 
+    def waits_for_ever(self) -> bool:
+        """There is no timer but those that never fire, such as a timeout of ``inf``."""
+        return self._scheduled[0]._when == math.inf if self._scheduled else True
+
     def jump(self) -> None:
         """Move the time to the next timer, which there is."""
-        at = max(self._read(), self._scheduled[0]._when)
-        self._move(at)
-        self._clock_resolution = max(1e-9, 2 * math.ulp(at))  # what is due then has to be before the end of "now"
+        self._move(max(self._read(), self._scheduled[0]._when))
+
+    def see_what_is_due(self) -> None:
+        """Before timers are looked at: what is due now has to be before the end of "now", also where floats are
+        coarse."""
+        self._clock_resolution = max(1e-9, 2 * math.ulp(self._read()))
 
     # Who must be waited for
 
@@ -164,10 +171,13 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         found = super().select(0)
+        if timeout and self._loop.waits_for_ever():
+            timeout = None
         if not found and (timeout is None or timeout > 0):
             found = self._outside(timeout)
         if found:
             self._noisy = True
+        self._loop.see_what_is_due()
         return found
 
     def _outside(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
