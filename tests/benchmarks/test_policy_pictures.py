@@ -116,6 +116,8 @@ def written(value: Any) -> set[str]:
     """How a default may stand in the table."""
     if value is None or value == math.inf:
         return {"none", "never"}
+    if isinstance(value, bool):
+        return {"yes" if value else "no"}
     if isinstance(value, tuple):
         return {" and ".join(f"{each:g}" for each in value)}
     if isinstance(value, float | int):

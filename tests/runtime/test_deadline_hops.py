@@ -30,7 +30,8 @@ async def first(hold: int = 0) -> dict:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(os.environ["GATEWAY"]))
     try:
         headers = "".join(f"{name}: {value}\\r\\n" for name, value in deadline.header())
-        writer.write(f"GET /last?hold={hold} HTTP/1.1\\r\\nhost: a\\r\\n{headers}connection: close\\r\\n\\r\\n".encode())
+        head = f"GET /last?hold={hold} HTTP/1.1\\r\\nhost: a\\r\\n{headers}"
+        writer.write(f"{head}connection: close\\r\\n\\r\\n".encode())
         answer = await reader.read()
     finally:
         writer.close()
@@ -131,8 +132,8 @@ async def cancelled_in(last: int, times: int) -> Any:
 
 @pytest.mark.timeout(120)
 async def test_over_two_hops(tmp_path: Path) -> None:
-    """The last service sees what is left of the first caller's time; it is cancelled when that is over, and at once when
-    the first caller leaves."""
+    """The last service sees what is left of the first caller's time; it is cancelled when that is over, and at once
+    when the first caller leaves."""
     async with hops(tmp_path) as (first, last):
         async with raw_client(first) as client:
             status, _, body = await client.get("/first")
