@@ -122,8 +122,9 @@ def written(value: Any) -> set[str]:
         return {" and ".join(f"{each:g}" for each in value)}
     if isinstance(value, float | int):
         return {f"{value:g}", f"{value:,}", f"{value:.1f}"}
-    if is_dataclass(value) and value == type(value)():  # other rules, as they are by default
-        return {f"`{type(value).__name__}()`"}
+    kind: Any = type(value)
+    if is_dataclass(value) and value == kind():  # other rules, as they are by default
+        return {f"`{kind.__name__}()`"}
     return {f"`{value}`"}
 
 
