@@ -10,7 +10,7 @@ from typing import Any
 from forebay.engine.loop import now
 from forebay.engine.tasks import current_task
 from forebay.errors import DeadlineExceeded
-from forebay.policy.deadline import deadline
+from forebay.policy.deadline import CURRENT
 
 __all__ = ["TimeLimits", "fail_after"]
 
@@ -77,14 +77,14 @@ class fail_after:  # noqa: N801 - a word that reads as one in a with statement, 
         self._task = task
         self._cancelling = task.cancelling()
         end = at + self._seconds
-        outer = deadline.current()
+        outer = CURRENT.get()
         if outer < end:
             self.inherited = True
             end = outer
         self.at = end
         if end != inf and (self.inherited or self._limits is None or not self._limits.add(self)):
             self._handle = asyncio.get_running_loop().call_later(max(0.0, end - at), self.expire)
-        self._before = deadline.begin(end)
+        self._before = CURRENT.set(end)
 
     def leave(self) -> bool:
         """End. True when the time was over, and no one else wants the task cancelled: a ``CancelledError`` that comes
@@ -95,11 +95,12 @@ class fail_after:  # noqa: N801 - a word that reads as one in a with statement, 
         elif self._limits is not None:
             self._limits.discard(self)
         try:  # noqa: SIM105 - suppress() would cost as much as all the rest
-            deadline.end(self._before)
+            CURRENT.reset(self._before)
         except ValueError:
             pass  # a generator, or a coroutine, that is closed from elsewhere: the context it began in is out of reach
-        task = self._task
-        return self.over and task is not None and task.uncancel() <= self._cancelling
+        if not self.over or self._task is None:
+            return False
+        return self._task.uncancel() <= self._cancelling
 
     def owns(self, error: BaseException | None) -> bool:
         """Whether ``error``, which came out of the block, speaks of the deadline of the caller, and that is this one:

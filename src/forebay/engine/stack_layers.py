@@ -268,8 +268,8 @@ class RetryLayer(Layer):
                     raise
                 delay = verdict
             else:
-                status = status_of(result)
-                if status not in rules.statuses:
+                status = getattr(result, "status", None)
+                if not isinstance(status, int) or status not in rules.statuses:
                     return result
                 verdict = self._decide(call, None, status, _retry_after(result), attempt, began, delay)
                 if verdict is None:
@@ -363,6 +363,7 @@ class BreakerLayer(Layer):
         self._circuit = state if isinstance(state, Circuit) else None
         self._target = target
         self._failed = failed
+        self._by_default = failed is failed_by_default
 
     def __repr__(self) -> str:
         rules: Breaker = self.state.rules
@@ -404,7 +405,10 @@ class BreakerLayer(Layer):
     def _record(self, circuit: Circuit, outcome: Any, began: float) -> None:
         failed: bool | None = None
         try:
-            failed = self._failed(outcome)
+            if self._by_default and getattr(outcome, "status", None) is None and not isinstance(outcome, Exception):
+                failed = False  # as it would say, in less time
+            else:
+                failed = self._failed(outcome)
         finally:  # an error of that is no verdict, and the circuit waits for one
             ended = now()
             if failed is None:

@@ -11,14 +11,15 @@ import time
 from contextvars import ContextVar, Token
 from math import inf, isfinite
 
-__all__ = ["HEADER", "deadline", "encode_header", "parse_header"]
+__all__ = ["CURRENT", "HEADER", "deadline", "encode_header", "parse_header"]
 
 HEADER = "request-timeout-ms"
 """The header that carries the milliseconds that are left, a decimal integer. Unlike a moment it needs no common clock;
 the time on the wire is lost, which is nothing beside the timeouts that people set."""
 
 _DIGITS = 9  # eleven days
-_current: ContextVar[float] = ContextVar("forebay.deadline", default=inf)
+CURRENT: ContextVar[float] = ContextVar("forebay.deadline", default=inf)
+"""What :meth:`deadline.current` returns, for those who cannot afford to call it."""
 
 
 class deadline:  # noqa: N801 - a word that reads as one in a with statement, like contextlib's suppress
@@ -43,14 +44,14 @@ class deadline:  # noqa: N801 - a word that reads as one in a with statement, li
     def __init__(self, seconds: float, *, now: float | None = None) -> None:
         if not seconds >= 0:
             raise ValueError(f"deadline in {seconds} seconds: must be at least 0")
-        self.at = min((time.monotonic() if now is None else now) + seconds, _current.get())
+        self.at = min((time.monotonic() if now is None else now) + seconds, CURRENT.get())
         self._token: Token[float] | None = None
 
     @classmethod
     def until(cls, at: float) -> deadline:
         """The deadline at the moment ``at``, or the current one where that is earlier."""
         self = cls.__new__(cls)
-        self.at = min(at, _current.get())
+        self.at = min(at, CURRENT.get())
         self._token = None
         return self
 
@@ -60,34 +61,34 @@ class deadline:  # noqa: N801 - a word that reads as one in a with statement, li
     def __enter__(self) -> deadline:
         if self._token is not None:
             raise RuntimeError(f"{self!r} was entered already")
-        self._token = _current.set(self.at)
+        self._token = CURRENT.set(self.at)
         return self
 
     def __exit__(self, *_: object) -> None:
         token, self._token = self._token, None
         if token is not None:
-            _current.reset(token)
+            CURRENT.reset(token)
 
     @staticmethod
     def current() -> float:
         """The moment at which the time is over, on the clock of :func:`time.monotonic`; ``inf``: there is none."""
-        return _current.get()
+        return CURRENT.get()
 
     @staticmethod
     def begin(at: float) -> Token[float]:
         """Make ``at`` the deadline of the current context, whatever it was, to its end or to :meth:`end`. For those who
         have made a context for a piece of work; else the ``with`` statement is what is wanted."""
-        return _current.set(at)
+        return CURRENT.set(at)
 
     @staticmethod
     def end(begun: Token[float]) -> None:
         """Undo what :meth:`begin` returned ``begun`` for, in the same context."""
-        _current.reset(begun)
+        CURRENT.reset(begun)
 
     @staticmethod
     def remaining(now: float | None = None) -> float:
         """Seconds that are left: 0.0 when it is over, ``inf`` where there is no deadline."""
-        at = _current.get()
+        at = CURRENT.get()
         return at if at == inf else max(0.0, at - (time.monotonic() if now is None else now))
 
     @staticmethod
