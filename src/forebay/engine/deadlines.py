@@ -49,7 +49,6 @@ class fail_after:  # noqa: N801 - a word that reads as one in a with statement, 
         self._limits = _limits
         self._task: asyncio.Task[Any] | None = None
         self._handle: asyncio.TimerHandle | None = None
-        self.at = inf
         self.inherited = False
         self.over = False
 
@@ -66,14 +65,18 @@ class fail_after:  # noqa: N801 - a word that reads as one in a with statement, 
         if (self.leave() and kind is asyncio.CancelledError) or self.owns(error):
             raise self.error() from error
 
-    def enter(self) -> None:
-        """Begin, in the current task. What ``async with`` does without the cost of its coroutines."""
+    def enter(self, at: float | None = None) -> None:
+        """Begin, in the current task. What ``async with`` does without the cost of its coroutines.
+
+        :param at: the time; None: it is looked at.
+        """
         task = current_task()
         if task is None:
             raise RuntimeError("fail_after outside of a task: there is nothing that could be interrupted")
         if self._task is not None:
             raise RuntimeError(f"{self!r} was entered already")
-        at = now()
+        if at is None:
+            at = now()
         self._task = task
         self._cancelling = task.cancelling()
         end = at + self._seconds

@@ -17,6 +17,7 @@ from forebay.engine.stack_layers import (
     HedgeLayer,
     Layer,
     LimiterLayer,
+    Nature,
     Next,
     RetryLayer,
     TimeoutLayer,
@@ -117,20 +118,16 @@ class Stack:
             if self.fallback is not None and self.fallback.needs_key:
                 raise ValueError("stack: a fallback with last_good around requests needs key=, which says whose it is")
             method = getattr(subject, "method", "")
-            return self._chain(Call(call_next, (subject,), {}, method, self._idempotent))
+            return self._chain(Call(call_next, (subject,), {}, Nature(method, self._idempotent, "")))
         return self._decorate(subject)
 
     def _decorate(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         chain = self._chain
-        idempotent = self._idempotent
-        first = _first_parameter(function)
+        nature = Nature("", self._idempotent, _first_parameter(function))
 
         @functools.wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-            call = Call(function, args, kwargs, "", idempotent)
-            if kwargs and not args:
-                call.subject = kwargs.get(first)
-            result: T = await chain(call)
+            result: T = await chain(Call(function, args, kwargs, nature))
             return result
 
         return guarded

@@ -6,7 +6,7 @@ import inspect
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -34,6 +34,7 @@ __all__ = [
     "HedgeLayer",
     "Layer",
     "LimiterLayer",
+    "Nature",
     "Next",
     "RetryLayer",
     "TimeoutLayer",
@@ -46,38 +47,48 @@ log = structlog.get_logger("forebay.engine")
 _SOURCE = random.Random()  # noqa: S311 - clients are spread with it, nothing is secret
 
 
+class Nature(NamedTuple):
+    """What calls of one kind have in common.
+
+    :ivar method: of the request, where it is one.
+    :ivar idempotent: whether they may be made twice; None: as ``method`` says.
+    :ivar first: the name of the first argument, which may be given by it.
+    """
+
+    method: str
+    idempotent: bool | None
+    first: str
+
+
 class Call:
     """One call on its way through a stack.
 
-    :ivar subject: what it is about: the request of a middleware, the first argument of a decorated function; or None.
-    :ivar idempotent: whether it may be made twice; None: as ``method`` says.
+    :ivar at: the time, as of the last layer that had to wait: those behind it need not look at the clock again.
     :ivar limit: the time limit around all tries, while it is inside of one.
     :ivar attempt: that of the try under way, while it is inside of one.
     """
 
-    __slots__ = ("args", "attempt", "function", "idempotent", "kwargs", "limit", "method", "subject")
+    __slots__ = ("args", "at", "attempt", "function", "kwargs", "limit", "nature")
 
     def __init__(
-        self,
-        function: Callable[..., Awaitable[Any]],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        method: str,
-        idempotent: bool | None,
+        self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any], nature: Nature
     ) -> None:
         self.function = function
         self.args = args
         self.kwargs = kwargs
-        self.subject = args[0] if args else None
-        self.method = method
-        self.idempotent = idempotent
+        self.nature = nature
+        self.at = now()
         self.limit: fail_after | None = None
         self.attempt: fail_after | None = None
 
+    @property
+    def subject(self) -> Any:
+        """What it is about: the request of a middleware, the first argument of a decorated function; or None."""
+        return self.args[0] if self.args else self.kwargs.get(self.nature.first)
+
     def beside(self) -> Call:
         """The same call, for a try that is made at the same time as another one."""
-        other = Call(self.function, self.args, self.kwargs, self.method, self.idempotent)
-        other.subject = self.subject
+        other = Call(self.function, self.args, self.kwargs, self.nature)
         other.limit = self.limit
         return other
 
@@ -217,7 +228,7 @@ class TimeoutLayer(Layer):
             call.limit = limit
         else:
             call.attempt = limit
-        limit.enter()
+        limit.enter(call.at)
         try:
             result = await self.next(call)
         except Cancelled as error:
@@ -255,7 +266,7 @@ class RetryLayer(Layer):
     async def __call__(self, call: Call) -> Any:
         self.calls += 1
         rules = self.rules
-        began = now()
+        began = call.at
         if self.budget is not None:
             self.budget.deposit(began)
         attempt, delay = 1, 0.0
@@ -278,6 +289,7 @@ class RetryLayer(Layer):
             attempt += 1
             if delay > 0:
                 await sleep(delay)
+            call.at = now()
 
     def _decide(
         self,
@@ -295,8 +307,8 @@ class RetryLayer(Layer):
         verdict = self.rules.decide(
             error=error,
             status=status,
-            method=call.method,
-            idempotent=call.idempotent,
+            method=call.nature.method,
+            idempotent=call.nature.idempotent,
             attempt=attempt,
             began=began,
             now=now(),
@@ -340,12 +352,12 @@ class HedgeLayer(Layer):
 
     async def __call__(self, call: Call) -> Any:
         if self._deposits and self.state.budget is not None:
-            self.state.budget.deposit(now())
+            self.state.budget.deposit(call.at)
 
         async def make() -> Any:
             return await self.next(call.beside())
 
-        return await hedged(self.state, make, method=call.method, idempotent=call.idempotent)
+        return await hedged(self.state, make, method=call.nature.method, idempotent=call.nature.idempotent)
 
     def statistics(self) -> dict[str, Any]:
         return self.state.statistics()
@@ -371,7 +383,7 @@ class BreakerLayer(Layer):
 
     async def __call__(self, call: Call) -> Any:
         circuit = self._circuit or self._circuit_of(call)
-        began = now()
+        began = call.at
         refused = circuit.admit(began)
         if refused is not None:
             after = refused.retry_after or None
@@ -454,10 +466,10 @@ class BulkheadLayer(Layer):
 
     async def __call__(self, call: Call) -> Any:
         slots = self.state
-        began = now()
+        began = call.at
         if not slots.compartment.try_enter(began):
             priority = Priority.NORMAL if self._priority is None else self._priority(call.subject)
-            began = await slots.acquire(priority)
+            began = call.at = await slots.acquire(priority)
         try:
             result = await self.next(call)
         except DROPPED:
@@ -492,7 +504,7 @@ class LimiterLayer(Layer):
     async def __call__(self, call: Call) -> Any:
         if self._throttle is not None:
             await self._throttle.acquire()
-        elif (wait := self._limiter.take(now())) > 0:
+        elif (wait := self._limiter.take(call.at)) > 0:
             refused = self._limiter.refusal(wait)
             raise Overloaded("limiter", refused.detail, retry_after=wait, reason=refused.reason)
         return await self.next(call)
