@@ -97,7 +97,7 @@ def breaker() -> str:
                 f"more than {rules.failure_rate:.0%} of at least {rules.min_calls} calls",
                 "",
                 f"of the last {rules.window:g} s failed,",
-                "or were slower than slow_after",
+                "or too many took longer than slow_after",
             ],
             "middle",
         ),
@@ -211,7 +211,7 @@ def outlier() -> str:
             30,
             332,
             f"Slow: the p99 is past {rules.latency_limit:g} s, or {rules.latency_ratio:g} times the group's median."
-            f" At most {rules.max_ejected:.0%} of a group are out at a time: who would be one more stays at x 0.25.",
+            f" At most {rules.max_ejected:.0%} of a group are out: one more is kept, at x 0.25 at most.",
             "start",
         )
     ]
@@ -252,9 +252,8 @@ def pool() -> str:
         ),
         Arrow([(70, 169), (70, 370), (330, 370)], (80, 362), ["not dialled"]),
     ]
-    more = [
-        write(30, 58, "dialled: when somebody waits and there is room, or to have prewarm or min_idle ready", "start")
-    ]
+    words = "dialled: when somebody waits and there is room, or to have prewarm or min_idle ready;"
+    more = [write(30, 58, f"{words} checked by the clock: idle again", "start")]
     return _draw("A resource of a pool", 860, 412, parts, more)
 
 
