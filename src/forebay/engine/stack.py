@@ -9,20 +9,16 @@ from math import inf
 from typing import Any, ParamSpec, TypeVar, overload
 
 from forebay.engine.bulkheads import Slots
+from forebay.engine.stack_call import Call, Layer, Nature, Next, invoke
 from forebay.engine.stack_layers import (
     BreakerLayer,
     BulkheadLayer,
-    Call,
     FallbackLayer,
     HedgeLayer,
-    Layer,
     LimiterLayer,
-    Nature,
-    Next,
     RetryLayer,
     TimeoutLayer,
     failed_by_default,
-    invoke,
 )
 from forebay.engine.throttle import Throttle
 from forebay.policy.breaker import Breaker, Circuit, Circuits
