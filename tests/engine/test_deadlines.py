@@ -211,7 +211,7 @@ async def test_very_many_that_end_at_once() -> None:
     many = [limits.new() for _ in range(100_000)]
     for limit in many:
         limit.at = 0.0
-        limits.add(limit)
+        limits.add(limit, asyncio.get_running_loop())
     began = time.perf_counter()
     limits._expired()
     assert time.perf_counter() - began < 2.0

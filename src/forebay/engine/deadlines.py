@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from forebay.engine.loop import now
-from forebay.engine.tasks import current_task
+from forebay.engine.tasks import task_of
 from forebay.errors import DeadlineExceeded
 from forebay.policy.deadline import CURRENT
 
@@ -70,7 +70,8 @@ class fail_after:  # noqa: N801 - a word that reads as one in a with statement, 
 
         :param at: the time; None: it is looked at.
         """
-        task = current_task()
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[Any] | None = task_of(loop)
         if task is None:
             raise RuntimeError("fail_after outside of a task: there is nothing that could be interrupted")
         if self._task is not None:
@@ -85,8 +86,8 @@ class fail_after:  # noqa: N801 - a word that reads as one in a with statement, 
             self.inherited = True
             end = outer
         self.at = end
-        if end != inf and (self.inherited or self._limits is None or not self._limits.add(self)):
-            self._handle = asyncio.get_running_loop().call_later(max(0.0, end - at), self.expire)
+        if end != inf and (self.inherited or self._limits is None or not self._limits.add(self, loop)):
+            self._handle = loop.call_later(max(0.0, end - at), self.expire)
         self._before = CURRENT.set(end)
 
     def leave(self) -> bool:
@@ -148,9 +149,8 @@ class TimeLimits:
         """One that has not begun."""
         return fail_after(self.seconds, self)
 
-    def add(self, limit: fail_after) -> bool:
-        """Called by ``limit`` when it begins. False: it needs a timer of its own."""
-        loop = asyncio.get_running_loop()
+    def add(self, limit: fail_after, loop: asyncio.AbstractEventLoop) -> bool:
+        """Called by ``limit`` when it begins, on ``loop``. False: it needs a timer of its own."""
         if loop is not self._loop:
             if self._loop is not None and not self._loop.is_closed():
                 return False

@@ -14,7 +14,7 @@ from forebay.engine.holders import PROGRAM_FILES, Taken, outside
 from forebay.engine.loop import now, ticker
 from forebay.engine.pool_borrowed import Borrowed
 from forebay.engine.pool_work import PoolWaiter, PoolWork
-from forebay.engine.tasks import current_task
+from forebay.engine.tasks import current_task, task_of
 from forebay.policy.deadline import deadline
 from forebay.policy.pool_actions import (
     ClosedBecause,
@@ -150,7 +150,7 @@ class Pool(PoolWork[K, R]):
         if place is None or (self._is_open is not None and not self._open(place)):
             place = await self._wait(key, timeout, deadline, code, offset, place)
         else:
-            place.holder = (code, offset, current_task())
+            place.holder = (code, offset, task_of(self._loop))
         resource: R = place.resource
         return resource
 
@@ -159,7 +159,7 @@ class Pool(PoolWork[K, R]):
         place = self._plan.take(key, now())
         if place is None or (self._is_open is not None and not self._open(place)):
             return await self._wait(key, timeout, deadline, code, offset, place)
-        place.holder = (code, offset, current_task())
+        place.holder = (code, offset, task_of(self._loop))
         return place
 
     def try_acquire(self, key: K) -> R | None:
@@ -174,7 +174,7 @@ class Pool(PoolWork[K, R]):
         code, offset = frame.f_code, frame.f_lasti
         if code.co_filename not in PROGRAM_FILES:
             code, offset = outside(frame)
-        place.holder = (code, offset, current_task())
+        place.holder = (code, offset, task_of(self._loop))
         resource: R = place.resource
         return resource
 

@@ -24,6 +24,7 @@ __all__ = [
     "gather",
     "place_of_task",
     "start_task",
+    "task_of",
     "unfinished",
 ]
 
@@ -33,11 +34,15 @@ T = TypeVar("T")
 
 if sys.version_info >= (3, 12):
     from asyncio import current_task
+
+    task_of = current_task  # of a loop
 else:  # there asyncio's is written in Python, and takes half of what a free lock costs
     from asyncio import get_running_loop
     from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]  # not public, which Python 3.11 keeps for good
 
-    def current_task(_of: Any = _current_tasks.get, _loop: Any = get_running_loop) -> asyncio.Task[Any] | None:
+    task_of: Any = _current_tasks.get
+
+    def current_task(_of: Any = task_of, _loop: Any = get_running_loop) -> asyncio.Task[Any] | None:
         """The task that is running; None outside of tasks."""
         task: asyncio.Task[Any] | None = _of(_loop())
         return task
