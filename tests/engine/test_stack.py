@@ -419,7 +419,7 @@ def test_an_adaptive_bulkhead_learns_from_time_that_was_over(options: dict[str, 
     async def main() -> None:
         for hedge in (None, Hedge(initial_delay=0.5)):
             slots = Slots(Bulkhead(limit=Adaptive(initial=20)))
-            guard = stack(bulkhead=slots, hedge=hedge, idempotent=True, **options)  # type: ignore[arg-type]
+            guard = stack(bulkhead=slots, hedge=hedge, idempotent=True, **options)  # type: ignore[arg-type]  # of a table
             server = Server(60.0)
             for _ in range(60):
                 await asyncio.gather(*(guard(server)() for _ in range(10)), return_exceptions=True)

@@ -161,7 +161,7 @@ class PoolWork(Generic[K, R]):
         try:
             async with asyncio.timeout(limit) as timer:
                 resource = await self._dial(place.key)
-        except Exception as raised:
+        except Exception as raised:  # the dial is the program's: its errors go to who it was for
             error = raised
             if isinstance(raised, TimeoutError) and timer.expired():
                 error = ConnectTimeout(f"{self.name}: dialling {place.key} took more than {limit:g} s")

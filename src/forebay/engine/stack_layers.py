@@ -59,7 +59,7 @@ class FallbackLayer(Layer):
         state = self.state
         try:
             result = await self.next(call)
-        except Exception as error:
+        except Exception as error:  # of whatever is called; raised again where there is no answer in its place
             found = state.answer(self._key_of(call), error, now())
             if not found.found:
                 raise
@@ -177,7 +177,7 @@ class RetryLayer(Layer):
         while True:
             try:
                 result = await self.next(call)
-            except Exception as error:
+            except Exception as error:  # of whatever is called; raised again where it is not tried again
                 verdict = self._decide(call, error, None, None, attempt, began, delay)
                 if verdict is None:
                     raise
@@ -301,7 +301,7 @@ class BreakerLayer(Layer):
             else:
                 circuit.undecided(ended, ended - began)  # the caller left: nobody knows what would have come
             raise
-        except Exception as error:
+        except Exception as error:  # of whatever is called; it is counted, and goes on
             limit = call.limit
             self._record(circuit, limit.error() if limit is not None and limit.owns(error) else error, began)
             raise
