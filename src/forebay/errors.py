@@ -27,10 +27,18 @@
         ├── CircuitOpen           it failed too often to be called just now
         ├── ConnectFailed         no connection came about
         │   ├── ConnectTimeout
+        │   │   └── TLSTimeout
+        │   ├── ProxyFailed       the proxy did not let us through
         │   └── TLSFailed         connected, but not securely
         ├── UpstreamClosed        the connection ended before the answer did
         ├── UpstreamTimeout       no answer in time
-        └── UpstreamProtocolError an answer that is not HTTP
+        │   ├── ReadTimeout       nothing came for too long
+        │   └── WriteTimeout      nothing of what we send was taken for too long
+        ├── UpstreamProtocolError an answer that is not HTTP
+        │   ├── ContentTooLarge   more content than we take
+        │   ├── ContentUndecodable  content that is not in the coding it says
+        │   └── TooManyRedirects
+        └── UpstreamStatus        an answer, but not the one that was hoped for
 
 Two properties decide what happens next, and nothing ever reads a message text to find out:
 
@@ -55,6 +63,8 @@ __all__ = [
     "ConnectFailed",
     "ConnectTimeout",
     "ConnectionClosed",
+    "ContentTooLarge",
+    "ContentUndecodable",
     "CrashLoop",
     "DeadlineExceeded",
     "ExecutorStopped",
@@ -71,17 +81,23 @@ __all__ = [
     "Problem",
     "ProcessDied",
     "ProtocolError",
+    "ProxyFailed",
     "ProxyHeaderError",
+    "ReadTimeout",
     "RetryClass",
     "Source",
     "StartError",
     "TLSFailed",
+    "TLSTimeout",
+    "TooManyRedirects",
     "UpstreamClosed",
     "UpstreamError",
     "UpstreamProtocolError",
+    "UpstreamStatus",
     "UpstreamTimeout",
     "ValidationError",
     "WebSocketError",
+    "WriteTimeout",
 ]
 
 
@@ -368,6 +384,21 @@ class ConnectTimeout(ConnectFailed):
     status = 504
 
 
+class TLSTimeout(ConnectTimeout):
+    """Connected, but the TLS handshake did not come about in time. Nothing was sent."""
+
+
+class ProxyFailed(ConnectFailed):
+    """The proxy on the way was reached, and did not connect us to the target. Nothing was sent to that.
+
+    :param answered: the status it answered with; 0: none.
+    """
+
+    def __init__(self, message: str, *, target: str = "", answered: int = 0) -> None:
+        self.answered = answered
+        super().__init__(message, target=target)
+
+
 class TLSFailed(ConnectFailed):
     """The TLS handshake failed: a certificate was refused, or there is no protocol in common. Nothing was sent."""
 
@@ -387,5 +418,46 @@ class UpstreamTimeout(UpstreamError):
     status = 504
 
 
+class ReadTimeout(UpstreamTimeout):
+    """No byte of the answer came for too long. The request may have been processed."""
+
+
+class WriteTimeout(UpstreamTimeout):
+    """The other side took nothing of the request for too long. It may have processed what it had."""
+
+
 class UpstreamProtocolError(UpstreamError):
     """What came back is not a well-formed answer."""
+
+
+class ContentTooLarge(UpstreamProtocolError):
+    """The answer's content is longer than what is taken of it."""
+
+
+class ContentUndecodable(UpstreamProtocolError):
+    """The answer's content is not in the coding or the charset that it says."""
+
+
+class TooManyRedirects(UpstreamProtocolError):
+    """The answer redirects to yet another place, once too often."""
+
+
+class UpstreamStatus(UpstreamError):
+    """The answer is an error: raised where the program asks for that.
+
+    :param answered: its status, 400 to 599.
+    :param response: all of it; its content may be read.
+    """
+
+    def __init__(self, message: str, *, answered: int, response: Any = None, target: str = "") -> None:
+        self.answered = answered
+        self.response = response
+        super().__init__(
+            message,
+            target=target,
+            retry=RetryClass.SAFE
+            if answered in (425, 429)
+            else RetryClass.MAYBE
+            if answered in (500, 502, 503, 504)
+            else RetryClass.NEVER,
+        )

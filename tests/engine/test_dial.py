@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from structlog.testing import capture_logs
 
 from forebay.engine import Address, CloseReason, Connection, ConnectionHandler, TCPServer, dial, open_socket
 from forebay.engine.certificates import Certificate
+from forebay.engine.dns_cache import DNSCache
+from forebay.engine.happy_eyeballs import AddressInfo
+from forebay.engine.loop import now
 from forebay.engine.settings import Heartbeat, Keepalive, Outbound
 from forebay.engine.tls_settings import TLS, ClientTLS
-from forebay.errors import ConnectFailed, ConnectionClosed, ConnectTimeout, FramingError, RetryClass, TLSFailed
+from forebay.errors import (
+    ConnectFailed,
+    ConnectionClosed,
+    ConnectTimeout,
+    FramingError,
+    RetryClass,
+    TLSFailed,
+    TLSTimeout,
+)
 from forebay.testing import FaultProxy
 from forebay.wire.framing import Lines
 from tests.engine.support import open_sockets
@@ -307,7 +321,7 @@ async def test_tls_that_does_not_come_about(tmp_path: Path) -> None:
             await dial(f"tls://127.0.0.1:{server.addresses[0].port}", client, tls=ours.client)
     with open_socket(Address("tcp", "127.0.0.1", 0)) as silent:
         address = Address("tls", "127.0.0.1", silent.getsockname()[1])
-        with pytest.raises(ConnectTimeout, match=r"within 0\.3 s"):
+        with pytest.raises(TLSTimeout, match=r"within 0\.3 s"):
             await dial(address, client, tls=ours.client)
         for moment in range(12):
             task = asyncio.create_task(dial(address, client, tls=ours.client))
@@ -341,3 +355,175 @@ async def test_cancelled_at_any_moment() -> None:
                 await eventually(lambda client=client: len(client.heard) in (0, 2))  # type: ignore[misc]  # its default
         await eventually(lambda: server.connections == 0)
         await eventually(lambda: open_sockets() <= before)
+
+
+class Steps:
+    """Notes what ``watch`` is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, dict[str, Any]]] = []
+        self.times: list[float] = []
+
+    def __call__(self, step: str, at: float, detail: dict[str, Any]) -> None:
+        self.steps.append((step, dict(detail)))
+        self.times.append(at)
+
+    @property
+    def words(self) -> list[str]:
+        """The steps alone."""
+        return [step for step, _ in self.steps]
+
+
+async def some_addresses(host: str, port: int) -> Sequence[AddressInfo]:
+    """Finds several addresses, of which only the last one leads anywhere."""
+    assert host == "some.example"
+    kind = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, ""
+    return [(*kind, (address, port)) for address in ("127.0.0.2", "127.0.0.3", "127.0.0.1")]
+
+
+async def test_watching(tmp_path: Path) -> None:
+    """Each step is told as it happens, with its details: for names, addresses and UNIX sockets."""
+    async with running(TCPServer(repeat, bind=["tcp://127.0.0.1:0", f"unix://{tmp_path}/socket"])) as server:
+        port = server.addresses[0].port
+        began = now()
+        steps = Steps()
+        (await dial(f"tcp://some.example:{port}", watch=steps, resolve=some_addresses)).abort()
+        assert steps.steps == [
+            ("dns-start", {"host": "some.example"}),
+            ("dns-done", {"addresses": 3, "cached": False}),
+            ("connect-start", {"address": f"127.0.0.2:{port}"}),
+            ("connect-done", {"address": f"127.0.0.2:{port}", "error": "connection refused"}),
+            ("connect-start", {"address": f"127.0.0.3:{port}"}),
+            ("connect-done", {"address": f"127.0.0.3:{port}", "error": "connection refused"}),
+            ("connect-start", {"address": f"127.0.0.1:{port}"}),
+            ("connect-done", {"address": f"127.0.0.1:{port}"}),
+        ]
+        times = [began, *steps.times, now()]
+        assert times == sorted(times)
+        for address, text in (
+            (f"tcp://127.0.0.1:{port}", f"127.0.0.1:{port}"),
+            (f"unix://{tmp_path}/socket", f"unix://{tmp_path}/socket"),
+        ):
+            steps = Steps()
+            (await dial(address, watch=steps)).abort()
+            assert steps.steps == [("connect-start", {"address": text}), ("connect-done", {"address": text})]
+        steps = Steps()
+        (await dial(f"tcp://localhost:{port}", watch=steps)).abort()
+        assert steps.words[:2] == ["dns-start", "dns-done"]
+        assert steps.steps[1][1]["addresses"] >= 1
+
+
+async def test_watching_what_does_not_come_about(tmp_path: Path) -> None:
+    """Every step that begins has an end, with the reason; also when it is given up."""
+    port = free_port()
+    steps = Steps()
+    with pytest.raises(ConnectFailed, match="connection refused"):
+        await dial(f"tcp://127.0.0.1:{port}", watch=steps)
+    assert steps.steps[-1] == ("connect-done", {"address": f"127.0.0.1:{port}", "error": "connection refused"})
+    steps = Steps()
+    with pytest.raises(ConnectFailed):
+        await dial(f"unix://{tmp_path}/nothing", watch=steps)
+    nothing = f"unix://{tmp_path}/nothing"
+    assert steps.steps[-1] == ("connect-done", {"address": nothing, "error": "no such file or directory"})
+    steps = Steps()
+    with pytest.raises(ConnectFailed, match="its host name is not known"):
+        await dial("tcp://name.invalid:1", watch=steps)
+    assert steps.words == ["dns-start", "dns-done"]
+    assert steps.steps[-1][1]["error"] == "its host name is not known"
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        with socket.create_connection(full.getsockname()):
+            steps = Steps()
+            with pytest.raises(ConnectTimeout):
+                await dial(f"tcp://127.0.0.1:{full.getsockname()[1]}", watch=steps, timeout=0.1)
+            assert steps.words == ["connect-start", "connect-done"]
+            assert steps.steps[-1][1]["error"] == "given up"
+            assert 0.09 < steps.times[1] - steps.times[0] < 2
+
+
+async def test_watching_tls(tmp_path: Path) -> None:
+    """What was agreed on; the next handshake resumes the session; a failed one says why."""
+    ours, foreign = Authority(tmp_path / "ours"), Authority(tmp_path / "foreign")
+    async with running(TCPServer(repeat, bind="tls://127.0.0.1:0", framing=Lines(), tls=ours.server)) as server:
+        address = f"tls://localhost:{server.addresses[0].port}"
+        for resumed in (False, True):
+            steps = Steps()
+            conn = await dial(address, framing=Lines(), tls=ours.client, watch=steps)
+            await conn.send("hello")
+            assert await conn.receive(5) == "hello"
+            conn.abort()
+            assert steps.words[-3:] == ["connect-done", "tls-start", "tls-done"]
+            assert steps.steps[-2][1] == {"host": "localhost"}
+            assert steps.steps[-1][1].pop("cipher").startswith("TLS_")
+            assert steps.steps[-1][1] == {"version": "TLSv1.3", "alpn": None, "resumed": resumed}
+        steps = Steps()
+        with pytest.raises(TLSFailed):
+            await dial(address, tls=foreign.client, watch=steps)
+        assert steps.words[-2:] == ["tls-start", "tls-done"]
+        assert "not signed by a CA we trust" in steps.steps[-1][1]["error"]
+
+
+async def test_a_watcher_that_fails() -> None:
+    """It is logged, and is nobody else's problem."""
+
+    def fail(step: str, at: float, detail: dict[str, Any]) -> None:
+        raise LookupError(step)
+
+    async with running(TCPServer(echo, bind="tcp://127.0.0.1:0", framing=Lines())) as server:
+        with capture_logs() as logs:
+            address = f"tcp://some.example:{server.addresses[0].port}"
+            conn = await dial(address, framing=Lines(), watch=fail, resolve=some_addresses)
+        await conn.send("hello")
+        assert await conn.receive(5) == "hello"
+        assert [log["event"] for log in logs] == ["watching a dial failed"] * 8
+
+
+async def test_a_resolver() -> None:
+    """It is asked for names alone; without addresses there is an error of its own."""
+
+    async def nothing(host: str, port: int) -> Sequence[AddressInfo]:
+        assert host == "none.example"
+        return []
+
+    for watch in (None, Steps()):
+        with pytest.raises(ConnectFailed, match=r"^cannot connect to tcp://none\.example:1: .*no address") as caught:
+            await dial("tcp://none.example:1", resolve=nothing, watch=watch)
+        assert not isinstance(caught.value, ConnectTimeout)
+    async with running(TCPServer(echo, bind="tcp://127.0.0.1:0", framing=Lines())) as server:
+        (await dial(server.addresses[0], resolve=nothing)).abort()
+        (await dial(f"tcp://some.example:{server.addresses[0].port}", resolve=some_addresses)).abort()
+
+
+async def test_cancelled_at_any_moment_with_everything(tmp_path: Path) -> None:
+    """Names from a cache, TLS and a watcher: 200 cancellations leave no socket, and what began on one has ended."""
+    rng = random.Random(11)
+    ours = Authority(tmp_path / "ours")
+    ends = {"cancelled": 0, "done": 0}
+    async with (
+        running(TCPServer(repeat, bind="tls://127.0.0.1:0", framing=Lines(), tls=ours.server)) as server,
+        DNSCache() as cache,
+    ):
+        before = open_sockets()
+        for _ in range(200):
+            steps = Steps()
+            if rng.random() < 0.5:
+                cache.clear()
+            address = f"tls://localhost:{server.addresses[0].port}"
+            task = asyncio.create_task(dial(address, framing=Lines(), tls=ours.client, resolve=cache, watch=steps))
+            if rng.random() < 0.5:
+                for _ in range(rng.randrange(40)):
+                    await asyncio.sleep(0)
+            else:
+                await asyncio.sleep(rng.random() * 0.006)
+            task.cancel()
+            try:
+                (await task).abort()
+                ends["done"] += 1
+            except asyncio.CancelledError:
+                ends["cancelled"] += 1
+            for step in ("connect", "tls"):
+                assert steps.words.count(f"{step}-start") == steps.words.count(f"{step}-done")
+        await eventually(lambda: server.connections == 0)
+        await eventually(lambda: open_sockets() <= before)
+    assert min(ends.values()) > 10

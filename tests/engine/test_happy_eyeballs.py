@@ -180,3 +180,60 @@ async def test_cancelled_in_the_moment_of_success(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(asyncio.CancelledError):
             await task
         assert open_sockets() == before
+
+
+class Seen:
+    """An observer that notes what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+
+    def started(self, info: AddressInfo) -> None:
+        self.heard.append(("started", info[4][0]))
+
+    def ended(self, info: AddressInfo, error: OSError | None) -> None:
+        self.heard.append(("won" if error is None else type(error).__name__, info[4][0]))
+
+    def given_up(self, info: AddressInfo) -> None:
+        self.heard.append(("given up", info[4][0]))
+
+
+@pytest.mark.both_loops
+async def test_an_observer_hears_of_each_attempt() -> None:
+    """That it starts, and how it ends, in this order; one that is overtaken or cancelled was given up."""
+    with dead_end() as dead, listening() as port:
+        seen = Seen()
+        addresses = [v4("127.0.0.2", free_port()), v4("127.0.0.1", dead), v4("127.0.0.3", port), v4("127.0.0.1", port)]
+        with await connect_first(addresses, 0.05, observer=seen):
+            assert seen.heard == [
+                ("started", "127.0.0.2"),
+                ("ConnectionRefusedError", "127.0.0.2"),
+                ("started", "127.0.0.1"),
+                ("started", "127.0.0.3"),
+                ("ConnectionRefusedError", "127.0.0.3"),
+                ("started", "127.0.0.1"),
+                ("won", "127.0.0.1"),
+                ("given up", "127.0.0.1"),
+            ]
+        seen = Seen()
+        task = asyncio.create_task(connect_first([v4("127.0.0.1", dead)], observer=seen))
+        await eventually(lambda: seen.heard)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert seen.heard == [("started", "127.0.0.1"), ("given up", "127.0.0.1")]
+
+
+async def test_an_order_that_is_given_is_kept() -> None:
+    """As far as the bound."""
+    refused = free_port()
+    seen = Seen()
+    addresses = [v4("127.0.0.1", refused), v4("127.0.0.2", refused), v6("::1", refused)]
+    with pytest.raises(NoneAnswered):
+        await connect_first(addresses, in_order=True, observer=seen)
+    assert [host for step, host in seen.heard if step == "started"] == ["127.0.0.1", "127.0.0.2", "::1"]
+    seen = Seen()
+    many = [v4(f"127.0.0.{n}", refused) for n in range(1, 41)]
+    with pytest.raises(NoneAnswered):
+        await connect_first(many, in_order=True, observer=seen)
+    assert len(seen.heard) == 64

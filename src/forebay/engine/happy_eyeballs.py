@@ -10,16 +10,26 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from forebay.engine.loop import now
 
-__all__ = ["ATTEMPT_DELAY", "AddressInfo", "NoneAnswered", "Race", "connect_first", "interleave", "why"]
+__all__ = [
+    "ATTEMPT_DELAY",
+    "MOST_ADDRESSES",
+    "AddressInfo",
+    "NoneAnswered",
+    "Observer",
+    "Race",
+    "connect_first",
+    "interleave",
+    "why",
+]
 
 ATTEMPT_DELAY = 0.25
 """Seconds an attempt is given before the next address is tried beside it (RFC 8305 section 5)."""
 
-_MOST_ADDRESSES = 32
+MOST_ADDRESSES = 32
 """Addresses of one name that are tried; what a name server gives past them is left out."""
 
 _MOST_NAMED = 8  # addresses in an error message
@@ -40,12 +50,12 @@ def interleave(found: Sequence[AddressInfo]) -> list[AddressInfo]:
     for info in dict.fromkeys(found):
         families.setdefault(info[0], deque()).append(info)
     ordered: list[AddressInfo] = []
-    while families and len(ordered) < _MOST_ADDRESSES:
+    while families and len(ordered) < MOST_ADDRESSES:
         for family in list(families):
             ordered.append(families[family].popleft())
             if not families[family]:
                 del families[family]
-    return ordered[:_MOST_ADDRESSES]
+    return ordered[:MOST_ADDRESSES]
 
 
 class Race(Generic[T]):
@@ -117,14 +127,35 @@ def why(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
-async def connect_first(addresses: Sequence[AddressInfo], delay: float = ATTEMPT_DELAY) -> socket.socket:
+class Observer(Protocol):
+    """Hears of each attempt: that it starts, and then one of how it ended and that it was given up. Must not raise."""
+
+    def started(self, info: AddressInfo) -> None:
+        """An attempt begins."""
+
+    def ended(self, info: AddressInfo, error: OSError | None) -> None:
+        """It failed; ``None``: it won."""
+
+    def given_up(self, info: AddressInfo) -> None:
+        """Nobody waits for it any more: another one won, or all of it was cancelled."""
+
+
+async def connect_first(
+    addresses: Sequence[AddressInfo],
+    delay: float = ATTEMPT_DELAY,
+    *,
+    in_order: bool = False,
+    observer: Observer | None = None,
+) -> socket.socket:
     """A connected, non-blocking socket to whichever address answers first. All other attempts are closed by then.
 
     There is no timeout in here: who cancels it finds every socket closed.
 
+    :param in_order: they are tried in the order they have, which is not that of :func:`interleave`.
     :raises NoneAnswered: no address could be connected to.
     """
-    runners = _Runners(Race(interleave(addresses), delay))
+    candidates = addresses[:MOST_ADDRESSES] if in_order else interleave(addresses)
+    runners = _Runners(Race(candidates, delay), observer)
     try:
         return await runners.winner
     except asyncio.CancelledError:
@@ -137,9 +168,10 @@ async def connect_first(addresses: Sequence[AddressInfo], delay: float = ATTEMPT
 class _Runners:
     """The attempts of one race. They are sockets the loop watches, and no tasks: stopping them takes no waiting."""
 
-    def __init__(self, race: Race[AddressInfo]) -> None:
+    def __init__(self, race: Race[AddressInfo], observer: Observer | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._race = race
+        self._observer = observer
         self._sockets: dict[socket.socket, AddressInfo] = {}
         self._next: asyncio.TimerHandle | None = None
         self.winner: asyncio.Future[socket.socket] = self._loop.create_future()
@@ -161,6 +193,8 @@ class _Runners:
 
     def _start(self, info: AddressInfo) -> None:
         family, kind, protocol, _, where = info
+        if self._observer is not None:
+            self._observer.started(info)
         sock = None
         try:
             sock = socket.socket(family, kind, protocol)
@@ -173,9 +207,11 @@ class _Runners:
         except OSError as error:
             if sock is not None:
                 sock.close()
-            self._race.failed(info, error, now())
+            self._failed(info, error)
         else:
             self._won(sock)
+            if self._observer is not None:
+                self._observer.ended(info, None)
 
     def _decided(self, sock: socket.socket) -> None:
         """The kernel knows how the attempt ended."""
@@ -183,14 +219,23 @@ class _Runners:
         info = self._sockets.pop(sock)
         if self.winner.done():
             sock.close()
+            if self._observer is not None:
+                self._observer.given_up(info)
             return
         number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number == 0:
             self._won(sock)
+            if self._observer is not None:
+                self._observer.ended(info, None)
             return
         sock.close()
-        self._race.failed(info, OSError(number, os.strerror(number)), now())
+        self._failed(info, OSError(number, os.strerror(number)))
         self._go_on()
+
+    def _failed(self, info: AddressInfo, error: OSError) -> None:
+        self._race.failed(info, error, now())
+        if self._observer is not None:
+            self._observer.ended(info, error)
 
     def _won(self, sock: socket.socket) -> None:
         self.winner.set_result(sock)
@@ -204,7 +249,9 @@ class _Runners:
         """Close every attempt that has not won."""
         if self._next is not None:
             self._next.cancel()
-        for sock in self._sockets:
+        for sock, info in self._sockets.items():
             self._loop.remove_writer(sock)
             sock.close()
+            if self._observer is not None:
+                self._observer.given_up(info)
         self._sockets.clear()
