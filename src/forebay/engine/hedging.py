@@ -13,7 +13,7 @@ from forebay.engine.loop import now
 from forebay.engine.tasks import Task, place_of_task, start_task, unfinished
 from forebay.policy.hedge import Hedger
 
-__all__ = ["hedged"]
+__all__ = ["discard", "hedged"]
 
 log = structlog.get_logger("forebay.engine")
 
@@ -30,7 +30,7 @@ async def hedged(
     others are cancelled and awaited.
 
     A try that fails while another is under way leaves it to that one. When all have failed, the error is that of the
-    first. A caller that is cancelled cancels them all.
+    first. A caller that is cancelled cancels them all. An answer that came all the same is let go of (:func:`discard`).
 
     :param method: and ``idempotent``: see :meth:`forebay.policy.hedge.Hedger.delay`.
     """
@@ -42,6 +42,7 @@ async def hedged(
         hedger.answered(ended - began, ended)
         return result
     tries = [start_task(call())]
+    chosen: Task[T] | None = None
     more = True
     try:
         while True:
@@ -49,7 +50,8 @@ async def hedged(
             if winner is not None:
                 ended = now()
                 hedger.answered(ended - began, ended, winner=winner)
-                return tries[winner].result()
+                chosen = tries[winner]
+                return chosen.result()
             waiting = [task for task in tries if not task.done()]
             if not waiting:
                 return tries[0].result()  # raises
@@ -61,7 +63,15 @@ async def hedged(
                 if more:
                     tries.append(start_task(call()))  # which may be done at once
     finally:
-        await _end(tries)
+        await _end(tries, chosen)
+
+
+def discard(result: Any) -> None:
+    """Let go of a response that nobody gets, so that it does not keep its connection: what has a method ``discard``
+    and a ``status``, by which it is told from a set."""
+    let_go = getattr(result, "discard", None)
+    if let_go is not None and isinstance(getattr(result, "status", None), int):
+        let_go()
 
 
 def _answered(tries: list[Task[T]]) -> int | None:
@@ -72,23 +82,32 @@ def _answered(tries: list[Task[T]]) -> int | None:
     return None
 
 
-async def _end(tries: list[Task[T]]) -> None:
-    """Cancel what is still under way, and see it end."""
+async def _end(tries: list[Task[T]], chosen: Task[T] | None) -> None:
+    """Cancel what is still under way, and see it end; let go of every answer but that of ``chosen``."""
     losers: list[Task[T]] = []
     for task in tries:
+        if task is chosen:
+            continue
         if task.done():
-            _look_at(task)
+            _drop(task)
         else:
             losers.append(task)
             task.cancel()
-            task.add_done_callback(_look_at)
+            task.add_done_callback(_drop)
     tries.clear()  # an error of one of them leads to here, by its traceback: it would lead to itself
     if losers:
-        for task in await unfinished(losers, _LAST_PATIENCE):
+        try:
+            late = await unfinished(losers, _LAST_PATIENCE)
+        except BaseException:  # the caller is cancelled now: it does not get the answer either
+            if chosen is not None:
+                _drop(chosen)
+            raise
+        for task in late:
             log.warning("hedged call ignores its cancellation", at=place_of_task(task))
 
 
-def _look_at(task: Task[Any]) -> None:
-    """So that asyncio does not log its error: the answer, or the error of the first, is what counts."""
-    if not task.cancelled():
-        task.exception()
+def _drop(task: Task[Any]) -> None:
+    """Nobody wants its answer. Its error is looked at, so that asyncio does not log it: the answer that was chosen, or
+    the error of the first, is what counts."""
+    if not task.cancelled() and task.exception() is None:
+        discard(task.result())

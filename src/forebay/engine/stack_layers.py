@@ -12,7 +12,7 @@ import structlog
 
 from forebay.engine.bulkheads import DROPPED, Slots
 from forebay.engine.deadlines import TimeLimits
-from forebay.engine.hedging import hedged
+from forebay.engine.hedging import discard, hedged
 from forebay.engine.loop import Cancelled, now, sleep
 from forebay.engine.stack_call import Call, Layer, status_of
 from forebay.engine.throttle import Throttle
@@ -35,6 +35,7 @@ __all__ = [
     "LimiterLayer",
     "RetryLayer",
     "TimeoutLayer",
+    "asked_to_wait",
     "failed_by_default",
 ]
 
@@ -154,13 +155,17 @@ class TimeoutLayer(Layer):
 
 
 class RetryLayer(Layer):
-    """Makes a call again."""
+    """Makes a call again. A response in whose place another one is to come is let go of.
+
+    :ivar retry_after: the seconds that a response asks to wait; by default what it says in ``Retry-After``.
+    """
 
     enabled: bool = True
 
     def __init__(self, rules: Retry, budget: RetryBudget | None) -> None:
         self.rules = rules
         self.budget = budget
+        self.retry_after: Callable[[Any], float | None] = asked_to_wait
         self.calls = 0
         self.verdicts: dict[str, int] = {}
 
@@ -186,10 +191,11 @@ class RetryLayer(Layer):
                 status = getattr(result, "status", None)
                 if not isinstance(status, int) or status not in rules.statuses:
                     return result
-                verdict = self._decide(call, None, status, _retry_after(result), attempt, began, delay)
+                verdict = self._decide(call, None, status, self.retry_after(result), attempt, began, delay)
                 if verdict is None:
                     return result
                 delay = verdict
+                discard(result)
             attempt += 1
             if delay > 0:
                 await sleep(delay)
@@ -235,7 +241,7 @@ class RetryLayer(Layer):
         }
 
 
-def _retry_after(result: Any) -> float | None:
+def asked_to_wait(result: Any) -> float | None:
     """What a response says in ``Retry-After``, in seconds."""
     get = getattr(getattr(result, "headers", None), "get", None)
     value = get("retry-after") if get is not None else None
