@@ -22,19 +22,19 @@ PROGRAM_FILES: set[str] = set()
 """Files that are known to be of the program itself: their frames need no :func:`outside`."""
 
 _MAX_FILES = 1000  # past it all are forgotten: code that is made at run time may have a file name of its own each time
-_ENGINE = os.path.join(os.path.dirname(__file__), "")
+_FOREBAY = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 _ASYNCIO = os.path.join(os.path.dirname(asyncio.__file__), "")
 
 
 def outside(frame: FrameType) -> tuple[CodeType, int]:
-    """The code and the offset of the innermost frame, from ``frame`` on, that is not of Forebay's engine or contextlib,
-    which only pass on what others want. Where the loop comes first, those of ``frame``."""
+    """The code and the offset of the innermost frame, from ``frame`` on, that is not of Forebay or contextlib, which
+    only pass on what the program wants. Where the loop comes first, those of ``frame``."""
     found: FrameType | None = frame
     while found is not None:
         file = found.f_code.co_filename
         if file.startswith(_ASYNCIO):
             break
-        if file != contextlib.__file__ and not file.startswith(_ENGINE):
+        if file != contextlib.__file__ and not file.startswith(_FOREBAY):
             if len(PROGRAM_FILES) >= _MAX_FILES:
                 PROGRAM_FILES.clear()
             PROGRAM_FILES.add(file)
