@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from fuzz import frames, parts, requests
+from fuzz import frames, parts, requests, responses
 from fuzz.command import ENGINES, run, seconds_option
 
 
@@ -15,7 +15,9 @@ from fuzz.command import ENGINES, run, seconds_option
 def main(seconds: float) -> None:
     """Run each target by each engine. All are run, whatever one of them finds."""
     met = [
-        run(target, engine, seconds) for target in (requests.TARGET, frames.TARGET, parts.TARGET) for engine in ENGINES
+        run(target, engine, seconds)
+        for target in (requests.TARGET, responses.TARGET, frames.TARGET, parts.TARGET)
+        for engine in ENGINES
     ]
     sys.exit(not all(met))
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import frames, parts, requests
+from fuzz import frames, parts, requests, responses
 from fuzz.engines import ROOT
 from fuzz.target import Target, byte_by_byte, decode, encode
 from tests.fuzz import planted
 
-SECONDS = 4
-TARGETS = [requests.TARGET, frames.TARGET, parts.TARGET]
+SECONDS = 3
+TARGETS = [requests.TARGET, responses.TARGET, frames.TARGET, parts.TARGET]
 
 
 def fuzz(module: str, *options: str) -> subprocess.CompletedProcess[str]:

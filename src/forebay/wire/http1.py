@@ -6,7 +6,6 @@ content behind it is framed: by ``Content-Length``, or in chunks with extensions
 
 from __future__ import annotations
 
-import re
 from typing import Protocol
 
 from forebay.errors import ProtocolError
@@ -21,7 +20,7 @@ from forebay.wire.heads import (
     encode_headers,
     find_header,
 )
-from forebay.wire.reader import Sink
+from forebay.wire.reader import CHUNK_SIZE, FIELD, FREE_OVERHEAD, NOT_IN_TRAILERS, Sink
 from forebay.wire.request_head import METHODS, Fields, RequestLine, RequestRules
 from forebay.wire.responses import ResponseReader
 
@@ -48,21 +47,6 @@ __all__ = [
 # What the next byte of the connection belongs to.
 _HEAD, _CONTENT, _CHUNK_LINE, _CHUNK, _CHUNK_END, _TRAILERS, _NOTHING = range(7)
 _BETWEEN = (_HEAD, _NOTHING)
-
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
-_CHUNK_SIZE = re.compile(  # RFC 9112 sections 7.1 and 7.1.1
-    rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
-)
-_TRAILER = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
-_FREE_OVERHEAD = 16384  # bytes of chunk lines beyond what honest chunks of the same content need
-
-# Fields that mean nothing, or something dangerous, once the content has been read (RFC 9110 section 6.5.1).
-_NOT_IN_TRAILERS = frozenset(
-    b"age authorization cache-control connection content-encoding content-length content-range content-type cookie "
-    b"date expect host keep-alive max-forwards proxy-authorization proxy-connection range te trailer "
-    b"transfer-encoding upgrade vary".split()
-)
 
 
 class RequestSink(Protocol):
@@ -283,12 +267,12 @@ class RequestReader:
             if data.find(b"\n", at) >= 0:
                 raise ProtocolError("chunk line ends with a bare LF", reason="line-end")
             return -1
-        match = _CHUNK_SIZE.fullmatch(data, at, end)
+        match = CHUNK_SIZE.fullmatch(data, at, end)
         if match is None:
             raise ProtocolError("chunk line is not a hexadecimal size with extensions", reason="chunk")
         size = int(match[1], 16)
         overhead = self._overhead = max(0, self._overhead + (end - at) - 16 - 2 * size)
-        if overhead > _FREE_OVERHEAD:
+        if overhead > FREE_OVERHEAD:
             raise ProtocolError("chunk extensions are longer than the content", reason="chunk")
         self._left = size
         self._state = _CHUNK if size else _TRAILERS
@@ -307,12 +291,12 @@ class RequestReader:
             raise ProtocolError(f"trailers are longer than {rules.max_trailers} bytes", status=431, reason="trailers")
         if end < 0:
             return -1
-        match = _TRAILER.fullmatch(data, at, end)
+        match = FIELD.fullmatch(data, at, end)
         if match is None:
             raise ProtocolError("a trailer is not NAME: VALUE", reason="trailers")
         self._left += size + 2
         name, value = match.groups()
-        if name.lower() not in _NOT_IN_TRAILERS:
+        if name.lower() not in NOT_IN_TRAILERS:
             if self._trailers is None:
                 self._trailers = []
             self._trailers.append((name, value.rstrip(b" \t")))

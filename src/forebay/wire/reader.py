@@ -1,24 +1,24 @@
-"""What the readers of requests and of responses share."""
+"""What the readers of requests and of responses share: the meanings of fields, chunks and trailers."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-import httptools
-
-from forebay.errors import ProtocolError
+import re
+from typing import Protocol
 
 __all__ = [
+    "CHUNK_SIZE",
     "CODING",
     "CONDITIONAL",
     "CONNECTION",
     "EXPECT",
+    "FIELD",
+    "FREE_OVERHEAD",
     "HOST",
     "LENGTH",
+    "NOT_IN_TRAILERS",
     "ORDINARY",
     "TIMEOUT",
     "UPGRADE",
-    "Reader",
     "Sink",
     "learn",
     "meanings",
@@ -47,18 +47,44 @@ meanings: dict[bytes, int] = {}
 """What the spellings of header names met so far mean."""
 _MEANINGS_KEPT = 2048
 
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*+"'
+CHUNK_SIZE = re.compile(
+    rb"([0-9A-Fa-f]{1,15}+)(?:[ \t]*+;[ \t]*+"
+    + _TOKEN
+    + rb"(?:[ \t]*=[ \t]*+(?:"
+    + _TOKEN
+    + rb"|"
+    + _QUOTED
+    + rb"))?)*"
+)
+"""A chunk's line: its size, and extensions (RFC 9112 sections 7.1 and 7.1.1)."""
+FREE_OVERHEAD = 16384
+"""Bytes of chunk lines beyond what honest chunks of the same content need."""
+
+# Possessive, as a value may begin with blanks: lines of nothing else would else be tried in every possible way.
+FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)")
+"""A field's line without its end: name, and value with the blanks behind it (RFC 9112 section 5)."""
+
+NOT_IN_TRAILERS = frozenset(
+    b"age authorization cache-control connection content-encoding content-length content-range content-type cookie "
+    b"date expect host keep-alive location max-forwards proxy-authenticate proxy-authorization proxy-connection range "
+    b"retry-after set-cookie te trailer transfer-encoding upgrade vary www-authenticate".split()
+)
+"""Fields that mean nothing, or something dangerous, once the content has been read (RFC 9110 section 6.5.1)."""
+
 
 class Sink(Protocol):
-    """What a reader tells of the messages it finds."""
+    """What a reader of responses tells of those it finds."""
 
     def on_head(self) -> None:
         """The head is complete: the reader's attributes describe it until ``on_end``."""
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the content, without its framing."""
+        """A piece of the content, without its framing; never empty."""
 
     def on_end(self) -> None:
-        """The content is complete. Not called for a request that has none: it is complete with its head."""
+        """The response is complete; one without content is so right after its head. Not called for an interim one."""
 
 
 def learn(name: bytes) -> int:
@@ -67,73 +93,3 @@ def learn(name: bytes) -> int:
     if len(meanings) < _MEANINGS_KEPT:
         meanings[name] = meaning
     return meaning
-
-
-class Reader:
-    """What both readers share: feeding the parser, the limits on a head, and bytes that lead nowhere."""
-
-    __slots__ = ("_error", "_fed", "_parser", "_progress", "_sink", "_stalled", "headers", "max_count", "max_head")
-
-    _parser: Any  # httptools.HttpRequestParser or HttpResponseParser
-
-    def __init__(self, sink: Sink, max_head: int, max_count: int) -> None:
-        self._sink = sink
-        self.max_head = max_head
-        self.max_count = max_count
-        self.headers: list[tuple[bytes, bytes]] = []
-        self._error: ProtocolError | None = None
-        self._progress = 0  # events so far
-        self._stalled = 0  # bytes fed since the last event: the unfinished head, chunk line or trailer
-        self._fed = 0  # bytes of the feed under way
-
-    def _feed(self, data: bytes) -> None:
-        before = self._progress
-        self._fed = len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._upgraded(data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            self._failed(error)
-        if self._progress != before:
-            self._stalled = 0
-        else:
-            self._stalled += len(data)
-            self._check_unfinished()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
-
-    def on_chunk_header(self) -> None:
-        self._progress += 1
-
-    def on_body(self, data: bytes) -> None:
-        self._progress += 1
-        self._sink.on_body(data)
-
-    def _refuse(self, message: str, status: int = 400) -> ProtocolError:
-        self._error = ProtocolError(message, status=status)
-        return self._error
-
-    def _failed(self, error: httptools.HttpParserError) -> None:
-        if isinstance(error, httptools.HttpParserCallbackError):
-            raise self._error or error.__context__ or error from None
-        raise self._refuse(str(error)) from None
-
-    def _upgraded(self, rest: bytes) -> None:
-        raise self._refuse("an upgrade that was not asked for")
-
-    def _check_unfinished(self) -> None:
-        """Bytes that ended no head, chunk or message: may we go on waiting for its end?"""
-        if self._stalled > self.max_head:
-            raise self._refuse(f"head is longer than {self.max_head} bytes", 431)
-        if len(self.headers) > self.max_count:
-            raise self._refuse(f"more than {self.max_count} header fields", 431)
-
-    def _check_head(self, line: int) -> None:
-        """A complete head within its limits? ``line`` is the length of its first line."""
-        if len(self.headers) > self.max_count:
-            raise self._refuse(f"more than {self.max_count} header fields", 431)
-        size = line + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self.max_head:
-            raise self._refuse(f"head is longer than {self.max_head} bytes", 431)
