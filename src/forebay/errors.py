@@ -373,9 +373,13 @@ class CircuitOpen(UpstreamError):
 
 
 class ConnectFailed(UpstreamError):
-    """No connection came about: refused, unreachable, or no such name. Nothing was sent."""
+    """No connection came about: refused, unreachable, or no such name. Nothing was sent.
+
+    :ivar steps: what was tried, and when, where that was watched: see :func:`forebay.engine.dial`.
+    """
 
     retry = RetryClass.SAFE
+    steps: Sequence[tuple[str, float, dict[str, Any]]] = ()
 
 
 class ConnectTimeout(ConnectFailed):

@@ -106,7 +106,7 @@ async def test_headers_of_the_client() -> None:
         with pytest.raises(ValueError, match="must be a token"):
             await client.request("GET /x HTTP/1.1\r\n", "/mirror")
         for bad in ("mirror", "ftp://a/", "http://user@a/"):
-            with pytest.raises(ValueError, match="must be like http://testserver/path"):
+            with pytest.raises(ValueError, match="must be (like http://|without a user)"):
                 await client.get(bad)
         assert (await client.get("/users/1")).status == 200
 
@@ -408,7 +408,7 @@ async def test_what_can_be_served() -> None:
         ({"timeout": 0}, "timeout 0"),
         ({"max_connections": 0}, "max_connections 0"),
         ({"client": "testclient"}, "'testclient' does not appear to be an IP"),
-        ({"base_url": "testserver"}, "must be like http://testserver"),
+        ({"base_url": "testserver"}, "must be like http://example.org/path"),
     ],
 )
 def test_arguments_that_make_no_sense(options: dict[str, Any], match: str) -> None:

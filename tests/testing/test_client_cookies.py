@@ -9,7 +9,7 @@ import pytest
 
 from forebay.errors import UpstreamProtocolError
 from forebay.http import App, Request, Response
-from forebay.testing import CookieJar, TestClient
+from forebay.testing import TestClient
 
 
 def make_app() -> App[Any]:
@@ -77,71 +77,6 @@ async def test_secure_cookies(client: TestClient) -> None:
     await client.post("https://testserver/set", content="s=1; Secure; Path=/")
     assert (await client.get("/tell")).json()["cookie"] is None
     assert (await client.get("https://testserver/tell")).json()["cookie"] == "s=1"
-
-
-JAR_CASES = [
-    # Set-Cookie, from host and path; asked for host and path: what is sent
-    ("a=1", "x.example", "/", "x.example", "/", "a=1"),
-    ("a=1", "x.example", "/", "y.x.example", "/", ""),
-    ("a=1; Domain=example.com", "x.example.com", "/", "y.example.com", "/", "a=1"),
-    ("a=1; domain=.EXAMPLE.com", "x.example.com", "/", "example.com", "/", "a=1"),
-    ("a=1; Domain=example.com", "x.example.com", "/", "badexample.com", "/", ""),
-    ("a=1; Domain=other.com", "x.example.com", "/", "other.com", "/", ""),
-    ("a=1; Domain=y.example.com", "example.com", "/", "y.example.com", "/", ""),
-    ("a=1; Domain=com", "example.com", "/", "other.com", "/", ""),
-    ("a=1; Domain=testserver", "testserver", "/", "testserver", "/", "a=1"),
-    ("a=1; Domain=0.0.1", "127.0.0.1", "/", "127.0.0.1", "/", ""),
-    ("a=1; Domain=", "x.example", "/", "x.example", "/", "a=1"),
-    ("a=1", "x.example", "/dir/page", "x.example", "/dir/other", "a=1"),
-    ("a=1", "x.example", "/dir/page", "x.example", "/dir", "a=1"),
-    ("a=1", "x.example", "/dir/page", "x.example", "/directory", ""),
-    ("a=1", "x.example", "/page", "x.example", "/", "a=1"),
-    ("a=1; Path=/a", "x.example", "/", "x.example", "/ab", ""),
-    ("a=1; Path=/a/", "x.example", "/", "x.example", "/a/b", "a=1"),
-    ("a=1; Path=nonsense", "x.example", "/d/e", "x.example", "/d", "a=1"),
-    ("a=1; Max-Age=60", "x.example", "/", "x.example", "/", "a=1"),
-    ("a=1; Max-Age=-1", "x.example", "/", "x.example", "/", ""),
-    ("a=1; Max-Age=x", "x.example", "/", "x.example", "/", "a=1"),
-    ("a=1; Expires=Thu, 01 Jan 1970 00:00:10 GMT", "x.example", "/", "x.example", "/", ""),
-    ("a=1; Expires=Thu, 01 Jan 1970 00:00:10 GMT; Max-Age=60", "x.example", "/", "x.example", "/", "a=1"),
-    ("a=1; Expires=never", "x.example", "/", "x.example", "/", "a=1"),
-    (' a = "1" ;x', "x.example", "/", "x.example", "/", 'a="1"'),
-    ("a=b=c", "x.example", "/", "x.example", "/", "a=b=c"),
-    ("nonsense", "x.example", "/", "x.example", "/", ""),
-    ("=1", "x.example", "/", "x.example", "/", ""),
-]
-
-
-@pytest.mark.parametrize(("line", "host", "path", "to", "to_path", "sent"), JAR_CASES)
-def test_where_a_cookie_goes(line: str, host: str, path: str, to: str, to_path: str, sent: str) -> None:
-    """RFC 6265 section 5: domains, paths, expiry."""
-    jar = CookieJar(clock=lambda: 1000.0)
-    jar.receive(line, host, path)
-    assert "; ".join(f"{name}={value}" for name, value in jar.header(to, to_path, secure=False)) == sent
-
-
-def test_cookies_expire_and_are_replaced() -> None:
-    """By the clock; a new value keeps the place of the old one; the newest of one name is found; there is a bound."""
-    at = 1000.0
-    jar = CookieJar(clock=lambda: at)
-    jar.receive("a=1; Max-Age=10", "x", "/")
-    jar.receive("b=1", "x", "/")
-    jar.receive("a=2; Max-Age=10", "x", "/")
-    jar.receive("a=3; Path=/d", "x", "/")
-    assert jar.header("x", "/", secure=False) == [("a", "2"), ("b", "1")]
-    assert jar["a"] == "3"
-    assert "a" in jar
-    at = 1010.0
-    assert jar.header("x", "/", secure=False) == [("b", "1")]
-    jar.delete("a")
-    assert jar.get("a") is None
-    with pytest.raises(KeyError):
-        _ = jar["a"]
-    assert repr(jar) == "<CookieJar b>"
-    for number in range(3001):
-        jar.set(f"n{number}", "")
-    assert len(jar) == 3000
-    assert "b" not in jar
 
 
 # Redirects

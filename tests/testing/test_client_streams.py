@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from forebay.errors import DeadlineExceeded, UpstreamClosed
 from forebay.http import App, Exchange, Response
+from forebay.http.client.event_reader import EventReader
 from forebay.testing import ServerSentEvent, TestClient
-from forebay.testing.event_stream import EventReader
 from tests.testing.client_app import Events, make_app
 
 

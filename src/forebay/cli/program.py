@@ -16,6 +16,7 @@ import msgspec
 
 from forebay.admin.process import package_version
 from forebay.cli.faultproxy import faultproxy_command
+from forebay.cli.fetch import fetch_command
 from forebay.cli.new import new_command
 from forebay.cli.routes import module_and_name, routes_command
 from forebay.cli.summary import print_summary
@@ -330,5 +331,6 @@ def version_command() -> int:
 
 
 program.add_command(faultproxy_command)
+program.add_command(fetch_command)
 program.add_command(routes_command)
 program.add_command(new_command)

@@ -272,9 +272,16 @@ class Connection(Ends, Receives, SendsFiles, asyncio.Protocol):
         reset(self.transport)
         self._wake()
 
-    def hand_over(self, handler: ConnectionHandler, owner: ConnectionOwner | None = None) -> None:
-        """Let ``handler`` have what happens from now on, under the rules of ``owner`` where one is given."""
+    def hand_over(
+        self, handler: ConnectionHandler, owner: ConnectionOwner | None = None, inbox: Inbox | None = None
+    ) -> None:
+        """Let ``handler`` have what happens from now on, under the rules of ``owner`` where one is given.
+
+        :param inbox: that of ``handler``, where it makes the connection one of coroutine style.
+        """
         self._handler = handler
+        if inbox is not None:
+            self._inbox = inbox
         if owner is not None:
             self.owner = owner
             self.transport.set_write_buffer_limits(owner.outbound.high, owner.outbound.resume_at)

@@ -1,7 +1,7 @@
-"""HTTP: the server, the framework on it, WebSockets, and the hosting of ASGI applications.
+"""HTTP: the server, the framework on it, WebSockets, the hosting of ASGI applications, and the client.
 
-``docs/web.md`` and ``docs/http-server.md`` are the guides. WebSockets of a client are opened by
-:func:`forebay.http.websocket_client.connect`. What few programs need is imported when it is first used.
+``docs/web.md``, ``docs/http-server.md`` and ``docs/client.md`` are the guides; :mod:`forebay.http.client` has what else
+belongs to a client. What few programs need is imported when it is first used.
 """
 
 from importlib import import_module
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from forebay.http.asgi import ASGIApplication
     from forebay.http.broadcaster import Broadcaster
     from forebay.http.caching import cached
+    from forebay.http.client.client import Client
+    from forebay.http.client.request import ClientRequest
+    from forebay.http.client.response import ClientResponse
+    from forebay.http.client.settings import Limits, Timeouts
     from forebay.http.converters import Converter
     from forebay.http.event_hub import Events
     from forebay.http.forms import FormLimits, read_form, request_parts
@@ -40,6 +44,9 @@ __all__ = [
     "Application",
     "Body",
     "Broadcaster",
+    "Client",
+    "ClientRequest",
+    "ClientResponse",
     "Converter",
     "Cookie",
     "DeflateSettings",
@@ -57,6 +64,7 @@ __all__ = [
     "HTTPServer",
     "Header",
     "Headers",
+    "Limits",
     "MutableHeaders",
     "Next",
     "OpenAPI",
@@ -69,6 +77,7 @@ __all__ = [
     "ServerLimits",
     "ServerTimeouts",
     "StaticFiles",
+    "Timeouts",
     "UploadFile",
     "WebSocket",
     "WebSocketHandler",
@@ -86,6 +95,10 @@ _HOMES = {
         "asgi": ("ASGIApplication",),
         "broadcaster": ("Broadcaster",),
         "caching": ("cached",),
+        "client.client": ("Client",),
+        "client.request": ("ClientRequest",),
+        "client.response": ("ClientResponse",),
+        "client.settings": ("Limits", "Timeouts"),
         "converters": ("Converter",),
         "event_hub": ("Events",),
         "forms": ("FormLimits", "read_form", "request_parts"),

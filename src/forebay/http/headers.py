@@ -1,4 +1,4 @@
-"""Headers: those of a request as they were received, and those of a response as they are being made."""
+"""Headers: those of a message as they were received, and those of one that is being made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ SERVERS = frozenset(("content-length", "transfer-encoding", "connection", "date"
 
 
 class Headers(Mapping[str, str]):
-    """A request's headers: names in any case, values as latin-1 text. Looked up in what the parser left, on demand."""
+    """Headers as they were received: names in any case, values as latin-1 text. They are looked up in what the parser
+    left, on demand."""
 
     __slots__ = ("_pairs",)
 
@@ -43,9 +44,13 @@ class Headers(Mapping[str, str]):
         key = name.lower().encode("latin-1", "replace")
         return [value.strip(b" \t").decode("latin-1") for other, value in self._pairs if other.lower() == key]
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """All names, as they were written, and values, in order."""
+        return [(name.decode("latin-1"), value.strip(b" \t").decode("latin-1")) for name, value in self._pairs]
+
 
 class MutableHeaders(MutableMapping[str, str]):
-    """A response's headers. Assigning replaces every value of a name; :meth:`add` adds one."""
+    """Headers that are being made. Assigning replaces every value of a name; :meth:`add` adds one."""
 
     __slots__ = ("_lines", "_pairs")
 
@@ -167,15 +172,21 @@ class MutableHeaders(MutableMapping[str, str]):
         """All names and values, in the order in which they are sent."""
         return self._split().copy()
 
-    def encode(self, without: frozenset[str] = frozenset()) -> bytes:
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there are others than those in lines that were encoded before."""
+        return bool(self._pairs)
+
+    def encode(self, without: frozenset[str] = frozenset(), owned: frozenset[str] = SERVERS) -> bytes:
         """The lines as they are sent, without those the server sets.
 
         :param without: others that are left out; names in lower case.
-        :raises ValueError: a name or value could split the response, or is not latin-1.
+        :param owned: those that are set elsewhere, and never among lines encoded before.
+        :raises ValueError: a name or value could split the message, or is not latin-1.
         """
         if without:
             self._split()
-        left_out = SERVERS | without if without else SERVERS
+        left_out = owned | without if without else owned
         lines = self._lines
         if not self._pairs:
             return lines

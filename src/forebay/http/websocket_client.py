@@ -6,7 +6,7 @@ import re
 from base64 import b64encode
 from collections.abc import Generator, Sequence
 from os import urandom
-from typing import Any
+from typing import Any, TypeVar
 
 from forebay.engine.address import Address, join_host_port, parse_address
 from forebay.engine.connection import CloseReason, Connection, ConnectionHandler
@@ -18,6 +18,7 @@ from forebay.engine.tasks import Gate
 from forebay.engine.tls_settings import ClientTLS
 from forebay.errors import (
     ProtocolError,
+    RetryClass,
     UpstreamClosed,
     UpstreamError,
     UpstreamProtocolError,
@@ -32,7 +33,9 @@ from forebay.wire.deflate import DeflateParameters, accept_response, offer
 from forebay.wire.http1 import STATUS_PHRASES, HeaderPairs, encode_headers
 from forebay.wire.responses import ResponseReader
 
-__all__ = ["connect"]
+__all__ = ["Offer", "begin", "connect"]
+
+W = TypeVar("W", bound=WebSocket)
 
 _SETTINGS = WebSocketSettings()
 _SCHEMES = {"ws": "http", "wss": "https"}
@@ -114,7 +117,7 @@ class Connecting:
     async def _open(self) -> WebSocket:
         request = self._request
         until = now() + self._timeout
-        answer = _Answer(request, self._handler, self._settings)
+        answer = _Answer(request, self._handler)
         tls = (self._tls or ClientTLS()) if request.address.scheme == "tls" else None
         conn = await dial(request.address, answer, timeout=self._timeout, tls=tls, outbound=self._settings.outbound)
         try:
@@ -132,13 +135,107 @@ class Connecting:
         return answer.ws
 
 
+class Offer:
+    """What the handshake of a client asks for, and how the answer has to look: RFC 6455 section 4.1.
+
+    :ivar fields: the header fields of the request, without ``host``.
+    :raises ValueError: something in it is not well-formed.
+    """
+
+    __slots__ = ("_key", "_subprotocols", "fields", "settings")
+
+    def __init__(
+        self, settings: WebSocketSettings, headers: Sequence[tuple[str, str]] = (), subprotocols: Sequence[str] = ()
+    ) -> None:
+        self.settings = settings
+        self._key = b64encode(urandom(16))
+        check_subprotocols(subprotocols)
+        self._subprotocols = tuple(subprotocols) or settings.subprotocols
+        self.fields: list[tuple[str, str]] = [
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-key", self._key.decode()),
+            ("sec-websocket-version", "13"),
+        ]
+        if self._subprotocols:
+            self.fields.append(("sec-websocket-protocol", ", ".join(self._subprotocols)))
+        compression = compression_of(settings, "client")
+        if compression is not None:
+            self.fields.append(("sec-websocket-extensions", offer(compression)))
+        for name, value in headers:
+            if name.lower() in _OURS:
+                raise ValueError(f"header {name!r} belongs to the WebSocket handshake, and is set by it")
+            self.fields.append((name, value))
+
+    def make(
+        self,
+        kind: type[W],
+        handler: WebSocketHandler | None,
+        target: bytes,
+        host: bytes,
+        status: int,
+        headers: HeaderPairs,
+    ) -> W:
+        """The WebSocket that an answer opens, once :func:`begin` has given it its connection.
+
+        :param kind: ``WebSocket``, or what is derived from it.
+        :param handler: event style; ``None``: its messages are received.
+        :param target: path and query of the request.
+        :param headers: the answer's.
+        :raises WebSocketError: it opens none; says why.
+        """
+        subprotocol, deflate = self.check(status, headers)
+        inbox = None
+        if handler is None:
+            inbox = Inbox(self.settings.queue)
+            handler = Mailbox(inbox)
+        raw_path, _, query = target.partition(b"?")
+        opening = opening_of(raw_path, query, host, headers)
+        return kind("client", handler, inbox, self.settings, opening, subprotocol, deflate)
+
+    def check(self, status: int, headers: HeaderPairs) -> tuple[str | None, DeflateParameters | None]:
+        """The subprotocol and the compression an answer agrees to.
+
+        :raises WebSocketError: it opens no WebSocket; says why.
+        """
+        if status != 101:
+            raise WebSocketError(f"it is {status} {STATUS_PHRASES.get(status, '')}".rstrip())
+        if [value.lower() for value in values_of(headers, b"upgrade")] != [b"websocket"]:
+            raise WebSocketError("its upgrade header must be websocket")
+        if "upgrade" not in [option.lower() for option in list_of(headers, b"connection")]:
+            raise WebSocketError("its connection header must list upgrade")
+        if values_of(headers, b"sec-websocket-accept") != [accept_key(self._key)]:
+            raise WebSocketError("its sec-websocket-accept does not fit the key that was sent")
+        chosen = values_of(headers, b"sec-websocket-protocol")
+        subprotocol = chosen[0].decode("latin-1") if chosen else None
+        if len(chosen) > 1 or (subprotocol is not None and subprotocol not in self._subprotocols):
+            raise WebSocketError(f"its subprotocol {subprotocol!r} was not offered")
+        extensions = values_of(headers, b"sec-websocket-extensions")
+        if not extensions:
+            return subprotocol, None
+        compression = compression_of(self.settings, "client")
+        value = b", ".join(extensions).decode("latin-1")
+        if compression is None:
+            raise WebSocketError(f"its extensions {value!r} were not offered", code=1010)
+        return subprotocol, accept_response(value, compression)
+
+
+def begin(ws: WebSocket, conn: Connection, rest: bytes) -> None:
+    """Let ``ws`` have its connection, and ``rest``, which came behind the answer."""
+    link = ws.link
+    conn.hand_over(link)
+    link.on_open(conn)
+    if rest and not conn.closing:
+        link.on_message(conn, rest)
+
+
 class _Request:
-    """What is asked for, and how the answer has to look.
+    """What is asked for, and of whom.
 
     :raises ValueError: something in it is not well-formed.
     """
 
-    __slots__ = ("address", "data", "host", "key", "query", "raw_path", "settings", "subprotocols", "url")
+    __slots__ = ("address", "data", "host", "offer", "target", "url")
 
     def __init__(
         self,
@@ -163,85 +260,24 @@ class _Request:
         if found.port == default:
             host = host.removesuffix(f":{default}")
         self.host = host.encode()
-        raw_path, mark, query = target.partition("?")
-        self.raw_path = raw_path.encode() or b"/"
-        self.query = query.encode()
-        self.key = b64encode(urandom(16))
-        self.settings = settings
-        check_subprotocols(subprotocols)
-        self.subprotocols = tuple(subprotocols) or settings.subprotocols
-        fields: list[tuple[str, str | bytes]] = [
-            ("host", host),
-            ("connection", "upgrade"),
-            ("upgrade", "websocket"),
-            ("sec-websocket-key", self.key),
-            ("sec-websocket-version", "13"),
-        ]
-        if self.subprotocols:
-            fields.append(("sec-websocket-protocol", ", ".join(self.subprotocols)))
-        compression = compression_of(settings, "client")
-        if compression is not None:
-            fields.append(("sec-websocket-extensions", offer(compression)))
-        for name, value in headers:
-            if name.lower() in _OURS:
-                raise ValueError(f"header {name!r} belongs to the WebSocket handshake, and is set by it")
-            fields.append((name, value))
-        line = b"GET %b%b HTTP/1.1\r\n" % (self.raw_path, (mark + query).encode())
-        self.data = b"".join((line, encode_headers(fields), b"\r\n"))
-
-    def check(self, status: int, headers: HeaderPairs) -> tuple[str | None, DeflateParameters | None]:
-        """The subprotocol and the compression an answer agrees to: RFC 6455 section 4.1.
-
-        :raises WebSocketError: it opens no WebSocket; says why.
-        """
-        if status != 101:
-            raise WebSocketError(f"it is {status} {STATUS_PHRASES.get(status, '')}".rstrip())
-        if [value.lower() for value in values_of(headers, b"upgrade")] != [b"websocket"]:
-            raise WebSocketError("its upgrade header must be websocket")
-        if "upgrade" not in [option.lower() for option in list_of(headers, b"connection")]:
-            raise WebSocketError("its connection header must list upgrade")
-        if values_of(headers, b"sec-websocket-accept") != [accept_key(self.key)]:
-            raise WebSocketError("its sec-websocket-accept does not fit the key that was sent")
-        chosen = values_of(headers, b"sec-websocket-protocol")
-        subprotocol = chosen[0].decode("latin-1") if chosen else None
-        if len(chosen) > 1 or (subprotocol is not None and subprotocol not in self.subprotocols):
-            raise WebSocketError(f"its subprotocol {subprotocol!r} was not offered")
-        extensions = values_of(headers, b"sec-websocket-extensions")
-        if not extensions:
-            return subprotocol, None
-        compression = compression_of(self.settings, "client")
-        value = b", ".join(extensions).decode("latin-1")
-        if compression is None:
-            raise WebSocketError(f"its extensions {value!r} were not offered", code=1010)
-        return subprotocol, accept_response(value, compression)
-
-
-class _AnswerReader(ResponseReader):
-    """Keeps what comes behind an upgrade."""
-
-    __slots__ = ("rest",)
-
-    rest: bytes
-
-    def _upgraded(self, rest: bytes) -> None:
-        self.rest = rest
-
-    def release(self) -> None:
-        """Let go of the sink and the parser: they know each other, and would wait for the garbage collector."""
-        del self._sink, self._parser
+        self.target = (target if target.startswith("/") else f"/{target}").encode()
+        self.offer = Offer(settings, headers, subprotocols)
+        self.data = b"GET %b HTTP/1.1\r\n%b\r\n" % (
+            self.target,
+            encode_headers([("host", host), *self.offer.fields]),
+        )
 
 
 class _Answer(ConnectionHandler):
     """Sends the request and waits for the answer, after which the connection is the WebSocket's."""
 
-    __slots__ = ("_error", "_handler", "_head", "_reader", "_request", "_settings", "there", "ws")
+    __slots__ = ("_error", "_handler", "_head", "_reader", "_request", "there", "ws")
 
-    _reader: _AnswerReader
+    _reader: ResponseReader
 
-    def __init__(self, request: _Request, handler: WebSocketHandler | None, settings: WebSocketSettings) -> None:
+    def __init__(self, request: _Request, handler: WebSocketHandler | None) -> None:
         self._request = request
         self._handler = handler
-        self._settings = settings
         self._head: tuple[int, HeaderPairs] | None = None
         self.there = Gate()
         self.ws: WebSocket | None = None
@@ -260,9 +296,8 @@ class _Answer(ConnectionHandler):
     # What the connection calls
 
     def on_open(self, conn: Connection) -> None:
-        self._reader = _AnswerReader(self)
-        self._reader.rest = b""
-        self._reader.expect("GET")
+        self._reader = ResponseReader(self)
+        self._reader.expect("GET", upgrade=True)
         conn.write(self._request.data)
 
     def on_message(self, conn: Connection, data: bytes) -> None:
@@ -271,18 +306,20 @@ class _Answer(ConnectionHandler):
                 self._reader.feed(data)
             except ProtocolError:
                 if self._head is not None:
-                    self._request.check(*self._head)  # says more about what is wrong
+                    self._request.offer.check(*self._head)  # says more about what is wrong
                 raise
             if self._head is not None:
                 self._answered(conn, *self._head)
         except (ProtocolError, WebSocketError) as error:
             request = self._request
             message = f"the answer of {request.url} opens no WebSocket: {error}"
-            self._error = UpstreamProtocolError(message, target=str(request.address))
+            status = 0 if self._head is None else self._head[0]
+            retry = RetryClass.MAYBE if status == 429 or status >= 500 else None  # these blame the moment
+            self._error = UpstreamProtocolError(message, target=str(request.address), retry=retry)
             conn.close()
 
     def on_close(self, conn: Connection, reason: CloseReason) -> None:
-        self._reader.release()
+        self._reader.close()
         self.there.open()
 
     # What the reader calls
@@ -300,19 +337,8 @@ class _Answer(ConnectionHandler):
 
     def _answered(self, conn: Connection, status: int, headers: HeaderPairs) -> None:
         request = self._request
-        subprotocol, deflate = request.check(status, headers)
-        inbox = None
-        handler = self._handler
-        if handler is None:
-            inbox = Inbox(self._settings.queue)
-            handler = Mailbox(inbox)
-        opening = opening_of(request.raw_path, request.query, request.host, headers)
-        self.ws = WebSocket("client", handler, inbox, self._settings, opening, subprotocol, deflate)
-        link = self.ws.link
+        ws = self.ws = request.offer.make(WebSocket, self._handler, request.target, request.host, status, headers)
         rest = self._reader.rest
-        self._reader.release()
+        self._reader.close()
         self.there.open()
-        conn.hand_over(link)
-        link.on_open(conn)
-        if rest and not conn.closing:
-            link.on_message(conn, rest)
+        begin(ws, conn, rest)

@@ -15,17 +15,19 @@ from forebay.engine.connection import Connection
 from forebay.engine.loop import now
 from forebay.errors import ForebayError, UpstreamProtocolError
 from forebay.http.app import App
+from forebay.http.client.content import encode_content
+from forebay.http.client.cookie_jar import CookieJar
+from forebay.http.client.redirects import REDIRECTS
+from forebay.http.client.url import URL, Fields, parse_url
 from forebay.http.exchange import Application, Exchange
 from forebay.http.server import HTTPServer, ServerLimits, ServerTimeouts
 from forebay.http.websocket import WebSocketSettings
 from forebay.testing.client_connection import ClientConnection, Pool, waiting
-from forebay.testing.client_request import REDIRECTS, ClientRequest, HeaderFields, RequestOptions, header_pairs
+from forebay.testing.client_request import ClientRequest, HeaderFields, RequestOptions, header_pairs
 from forebay.testing.client_response import ClientResponse
 from forebay.testing.client_websocket import ClientWebSocket, WebSocketOpening
-from forebay.testing.cookie_jar import CookieJar
 from forebay.testing.hosted_asgi import HostedASGI
 from forebay.testing.memory_server import MemoryServer, ended
-from forebay.testing.request_content import URL, Fields, encode_content, parse_url
 
 __all__ = ["TestClient"]
 
@@ -296,7 +298,7 @@ class TestClient:
         known = RequestOptions.__annotations__
         if unknown := [name for name in options if name not in known]:
             raise TypeError(f"{method} {url}: there is no option {', '.join(unknown)}; there are {', '.join(known)}")
-        kind, content = encode_content(
+        content = encode_content(
             options.get("content"),
             options.get("json", msgspec.UNSET),
             options.get("msgpack", msgspec.UNSET),
@@ -305,7 +307,7 @@ class TestClient:
         )
         headers = self._merged(options.get("headers", ()))
         target = self._url(url, options.get("params"))
-        return ClientRequest(method.upper(), target, headers, dict(options.get("cookies") or {}), kind, content)
+        return ClientRequest(method.upper(), target, headers, dict(options.get("cookies") or {}), content)
 
     def _url(self, url: str, params: Fields | None) -> URL:
         if url == "*":
@@ -351,7 +353,7 @@ class TestClient:
 
     def _keep(self, lines: list[str], url: URL) -> None:
         for line in lines:
-            self.cookies.receive(line, url.host, url.path)
+            self.cookies.receive(line, url)
 
     # WebSockets
 
@@ -382,7 +384,7 @@ class TestClient:
         server, _ = self._running()
         seconds = self._seconds(timeout)
         target = self._url(_SCHEME.sub("http", url), params)
-        request = ClientRequest("GET", target, self._merged(headers), dict(cookies or {}), "", b"")
+        request = ClientRequest("GET", target, self._merged(headers), dict(cookies or {}))
         fields = request.headers
         if all(name != "cookie" for name, _ in fields) and (sent := request.cookie(self.cookies)):
             fields = [*fields, ("cookie", sent)]

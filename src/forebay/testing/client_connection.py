@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from forebay.engine.connection import CloseReason, Connection, ConnectionHandler
@@ -16,9 +16,9 @@ from forebay.errors import (
     UpstreamClosed,
     UpstreamProtocolError,
 )
+from forebay.http.client.content import Content
 from forebay.http.headers import Headers
 from forebay.testing.memory_server import MemoryServer, ended, server_end
-from forebay.testing.request_content import Content
 from forebay.wire.heads import LAST_CHUNK, HeaderPairs, encode_chunk
 from forebay.wire.responses import ResponseReader
 
@@ -99,18 +99,19 @@ class ClientConnection(ConnectionHandler):
         self._complete = False
         self._used = True
         self._reader.expect(method)
-        if isinstance(content, bytes):
-            self.conn.write(head + content if len(content) < _HIGH else head)
-            if len(content) >= _HIGH:
-                self.conn.write(content)
+        data = content.data
+        if data is not None:
+            self.conn.write(head + data if len(data) < _HIGH else head)
+            if len(data) >= _HIGH:
+                self.conn.write(data)
         else:
             self.conn.write(head)
             self._sending = start_task(self._send(content, chunked), f"content of {name}")
 
-    async def _send(self, content: AsyncIterable[bytes | str], chunked: bool) -> None:
+    async def _send(self, content: Content, chunked: bool) -> None:
+        pieces = content.pieces()
         try:
-            async for piece in content:
-                data = piece.encode() if isinstance(piece, str) else piece
+            async for data in pieces:
                 await self.conn.send(encode_chunk(data) if chunked else data)
             if chunked:
                 await self.conn.send(LAST_CHUNK)
@@ -120,9 +121,7 @@ class ClientConnection(ConnectionHandler):
         except Exception as error:
             self._failed(error)
         finally:
-            close = getattr(content, "aclose", None)
-            if close is not None:
-                await close()
+            await pieces.aclose()
 
     def _failed(self, error: BaseException) -> None:
         if self._error is None and not self._complete:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypedDict
 
 from forebay.errors import UpstreamProtocolError
+from forebay.http.client.content import EMPTY, Content, ContentSource, Files
+from forebay.http.client.cookie_jar import CookieJar
+from forebay.http.client.redirects import OF_CONTENT, method_after
+from forebay.http.client.url import URL, Fields
 from forebay.testing.client_response import ClientResponse
-from forebay.testing.cookie_jar import CookieJar
-from forebay.testing.request_content import URL, Content, Fields, Files
 from forebay.wire.heads import encode_headers
 
 __all__ = ["ClientRequest", "HeaderFields", "RequestOptions", "header_pairs"]
 
 HeaderFields: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
 
-REDIRECTS = frozenset((301, 302, 303, 307, 308))
-_OF_CONTENT = frozenset(("content-encoding", "content-language", "content-length", "content-type", "transfer-encoding"))
 _OF_ORIGIN = frozenset(("authorization", "cookie", "host"))
 _WITH_CONTENT = frozenset(("PATCH", "POST", "PUT"))  # an empty one as well
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -30,7 +30,7 @@ class RequestOptions(TypedDict, total=False):
     params: Fields | None
     headers: HeaderFields
     cookies: Mapping[str, str] | None
-    content: bytes | str | AsyncIterable[bytes | str] | None
+    content: ContentSource | None
     json: Any
     msgpack: Any
     form: Fields | None
@@ -56,8 +56,7 @@ class ClientRequest:
     url: URL
     headers: list[tuple[str, str]]  # names in lower case
     cookies: dict[str, str]  # beside those that are kept
-    kind: str  # the media type; "" for none
-    content: Content
+    content: Content = EMPTY
 
     def __post_init__(self) -> None:
         if not _METHOD.fullmatch(self.method):
@@ -69,7 +68,7 @@ class ClientRequest:
     @property
     def chunked(self) -> bool:
         """Whether the content is sent in chunks: its length is not known."""
-        return not isinstance(self.content, bytes) and all(name != "content-length" for name, _ in self.headers)
+        return self.content.length is None and all(name != "content-length" for name, _ in self.headers)
 
     def head(self, jar: CookieJar) -> bytes:
         """The request line and the headers.
@@ -82,21 +81,21 @@ class ClientRequest:
         fields += self.headers
         if "cookie" not in names and (cookies := self.cookie(jar)):
             fields.append(("cookie", cookies))
-        if self.kind and "content-type" not in names:
-            fields.append(("content-type", self.kind))
+        content = self.content
+        if content.kind and "content-type" not in names:
+            fields.append(("content-type", content.kind))
         if not names & {"content-length", "transfer-encoding"}:
-            if not isinstance(self.content, bytes):
+            if content.length is None:
                 fields.append(("transfer-encoding", "chunked"))
-            elif self.content or self.method in _WITH_CONTENT:
-                fields.append(("content-length", str(len(self.content))))
+            elif content.length or self.method in _WITH_CONTENT:
+                fields.append(("content-length", str(content.length)))
         line = f"{self.method} {url.target} HTTP/1.1\r\n".encode("ascii")
         return b"".join((line, encode_headers(fields), b"\r\n"))
 
     def cookie(self, jar: CookieJar) -> str:
         """The value of the ``cookie`` header; "" for none."""
         url = self.url
-        kept = jar.header(url.host, url.path, secure=url.secure)
-        pairs = [(name, value) for name, value in kept if name not in self.cookies]
+        pairs = [(name, value) for name, value in jar.pairs(url) if name not in self.cookies]
         return "; ".join(f"{name}={value}" for name, value in [*pairs, *self.cookies.items()])
 
     def redirected(self, response: ClientResponse) -> ClientRequest:
@@ -112,10 +111,11 @@ class ClientRequest:
             headers = [(name, value) for name, value in headers if name not in _OF_ORIGIN]
             cookies = {}
         status = response.status
-        if (status == 303 and self.method != "HEAD") or (status in (301, 302) and self.method == "POST"):
-            headers = [(name, value) for name, value in headers if name not in _OF_CONTENT]
-            return ClientRequest("GET", url, headers, cookies, "", b"")
-        if not isinstance(self.content, bytes):
+        method = method_after(status, self.method)
+        if method != self.method:
+            headers = [(name, value) for name, value in headers if name not in OF_CONTENT]
+            return ClientRequest(method, url, headers, cookies)
+        if not self.content.replayable:
             raise UpstreamProtocolError(
                 f"{self}: redirected with {status} to {url}, but content from an iterable cannot be sent twice"
             )

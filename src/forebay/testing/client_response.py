@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from forebay.errors import ForebayError
+from forebay.http.client.event_reader import EventReader, ServerSentEvent
+from forebay.http.client.url import URL
 from forebay.http.cookies import Cookies
 from forebay.http.headers import Headers
 from forebay.testing.client_connection import ClientConnection, waiting
-from forebay.testing.event_stream import EventReader, ServerSentEvent
-from forebay.testing.request_content import URL
 
 __all__ = ["ClientResponse"]
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from forebay.engine.connection import Connection
-from forebay.engine.inbox import Inbox
 from forebay.errors import UpstreamError, UpstreamProtocolError
 from forebay.http.headers import Headers
 from forebay.http.websocket import WebSocket, WebSocketSettings
-from forebay.http.websocket_client import _Answer, _Request
-from forebay.http.websocket_handler import Mailbox
-from forebay.http.websocket_handshake import opening_of
+from forebay.http.websocket_client import _Answer, _Request, begin
 from forebay.testing.client_connection import waiting
 from forebay.wire.http1 import STATUS_PHRASES, HeaderPairs
 
@@ -98,7 +95,7 @@ class WebSocketOpening(_Answer):
         timeout: float,
         raise_errors: bool,
     ) -> None:
-        super().__init__(_Request(url, settings, headers, subprotocols), None, settings)
+        super().__init__(_Request(url, settings, headers, subprotocols), None)
         self._timeout = timeout
         self._raises = raise_errors
         self._body = b""
@@ -138,16 +135,10 @@ class WebSocketOpening(_Answer):
             if self._complete or len(self._body) > _CONTENT_AT_MOST:
                 conn.close()
             return
-        request, settings = self._request, self._settings
-        subprotocol, deflate = request.check(status, headers)
-        inbox = Inbox(settings.queue)
-        opening = opening_of(request.raw_path, request.query, request.host, headers)
-        ws = self.ws = ClientWebSocket("client", Mailbox(inbox), inbox, settings, opening, subprotocol, deflate)
+        request = self._request
+        ws = self.ws = request.offer.make(ClientWebSocket, None, request.target, request.host, status, headers)
         ws.opening, ws.timeout = self, self._timeout
         rest = self._reader.rest
-        self._reader.release()
+        self._reader.close()
         self.there.open()
-        conn.hand_over(ws.link)
-        ws.link.on_open(conn)
-        if rest and not conn.closing:
-            ws.link.on_message(conn, rest)
+        begin(ws, conn, rest)

@@ -1,4 +1,4 @@
-"""Reading server-sent events (WHATWG HTML, section 9.2.6)."""
+"""Reading server-sent events (WHATWG HTML, sections 9.2.5 and 9.2.6)."""
 
 from __future__ import annotations
 
@@ -24,42 +24,61 @@ class ServerSentEvent:
 
 
 class EventReader:
-    """Makes events of the content of a response, however it is cut."""
+    """Makes events of the content of a response, however it is cut.
 
-    __slots__ = ("_data", "_decode", "_event", "_first", "_id", "_kept", "_retry", "_size")
+    :param last_event_id: of the content before, which this one goes on from.
+    :ivar last_event_id: the id of the last event that was complete, or of the last block of lines without data.
+    :ivar retry: milliseconds to wait before a reconnect, as last asked for; None: never.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_after_cr", "_data", "_decode", "_event", "_first", "_id", "_kept", "_kept_size", "_retry", "_size",
+        "last_event_id", "retry",
+    )  # fmt: skip
+
+    def __init__(self, last_event_id: str = "") -> None:
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        self._kept = ""
+        self._kept: list[str] = []  # pieces of a line that is not complete
+        self._kept_size = 0
+        self._after_cr = False  # an LF now belongs to the line end before
         self._first = True
         self._data: list[str] = []
         self._size = 0
         self._event = ""
-        self._id = ""
+        self._id = last_event_id
         self._retry: int | None = None
+        self.last_event_id = last_event_id
+        self.retry: int | None = None
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """The events that ``data`` completes.
 
         :raises ValueError: an event is longer than 1 Mi characters.
         """
-        text = self._kept + self._decode(data)
-        if self._first and text:
+        text = self._decode(data)
+        if not text:
+            return []
+        if self._first:
             self._first = False
             text = text.removeprefix("\ufeff")
+        at = 1 if self._after_cr and text[:1] == "\n" else 0
+        self._after_cr = text[-1:] == "\r"
         events = []
-        at = 0
-        for end in _LINE_END.finditer(text):
-            if end[0] == "\r" and end.end() == len(text):
-                break  # its LF may follow
+        for end in _LINE_END.finditer(text, at):
             line = text[at : end.start()]
             at = end.end()
+            if self._kept:
+                line = "".join((*self._kept, line))
+                self._kept.clear()
+                self._kept_size = 0
             if line:
                 self._field(line)
             elif (event := self._dispatched()) is not None:
                 events.append(event)
-        self._kept = text[at:]
-        if self._size + len(self._kept) > _LONGEST:
+        if at < len(text):
+            self._kept.append(text[at:])
+            self._kept_size += len(text) - at
+        if self._size + self._kept_size > _LONGEST:
             raise ValueError(f"a server-sent event is longer than {_LONGEST} characters")
         return events
 
@@ -75,11 +94,12 @@ class EventReader:
             case "id" if "\0" not in value:
                 self._id = value
             case "retry" if value.isascii() and value.isdigit():
-                self._retry = int(value[:18])
+                self._retry = self.retry = int(value[:18])
 
     def _dispatched(self) -> ServerSentEvent | None:
         data, self._data = self._data, []
         event, self._event = self._event, ""
         retry, self._retry = self._retry, None
         self._size = 0
+        self.last_event_id = self._id
         return ServerSentEvent("\n".join(data), event or "message", self._id, retry) if data else None
