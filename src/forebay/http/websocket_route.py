@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from forebay.engine.loop import Cancelled
 from forebay.engine.tasks import Task, Tasks
-from forebay.http.headers import MutableHeaders
+from forebay.http.headers import SERVERS, MutableHeaders
 from forebay.http.messages import Request, Response
 from forebay.http.route import Route
 from forebay.http.websocket import WebSocket, accept, upgrade_refusal
@@ -28,8 +28,8 @@ class _WithUpgrade(MutableHeaders):
 
     __slots__ = ()
 
-    def encode(self, without: frozenset[str] = frozenset()) -> bytes:
-        return super().encode(without) + b"connection: upgrade\r\n"
+    def encode(self, without: frozenset[str] = frozenset(), owned: frozenset[str] = SERVERS) -> bytes:
+        return super().encode(without, owned) + b"connection: upgrade\r\n"
 
 
 class _Followed(Tasks):
