@@ -27,6 +27,7 @@ test: lint ## lint, types, layers, tests and the examples of the documentation
 	@tools/need promtool prometheus
 	@tools/need nginx nginx
 	@tools/need haproxy haproxy
+	@tools/need caddy caddy
 	@tools/need slowhttptest slowhttptest
 	@tools/need chromium chromium
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations=15 -m "not alone"
