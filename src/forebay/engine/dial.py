@@ -125,7 +125,7 @@ async def dial(
             if request is not None:
                 await request.done
         if owner.secured is not None:
-            await owner.secured
+            await _handshake(owner.secured, address, tls or _TLS)
     except TimeoutError as error:
         owner.give_up(conn, request)
         if error.errno is not None:  # the kernel's own
@@ -157,6 +157,20 @@ def dialled(address: str | Address) -> Address:
     if scheme not in _STREAMS:
         raise ValueError(f"address {address} cannot be dialled; expected tcp, tls or unix")
     return address
+
+
+async def _handshake(secured: asyncio.Future[None], address: Address, tls: ClientTLS) -> None:
+    """Wait for the end of a handshake. Its layer has a timeout as well, which comes with the ticker: up to a quarter of
+    a second late, which is much for whoever waits."""
+    limit = asyncio.timeout(tls.handshake_timeout)
+    try:
+        async with limit:
+            await secured
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        message = f"cannot connect to {address}: the TLS handshake failed: not done within {tls.handshake_timeout:g} s"
+        raise TLSTimeout(message, target=str(address)) from None
 
 
 def _cannot(address: Address, tunnel: Tunnel | None) -> str:
