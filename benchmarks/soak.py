@@ -25,14 +25,23 @@ PARTS = {
     "faults": ("pytest", "-s", "tests/http/test_faults.py"),
     "slowhttptest": ("pytest", "-s", "tests/http/test_slowhttptest.py"),
     "cancellation": ("pytest", "-s", *(f"tests/engine/test_{name}_cancellation.py" for name in CANCELLED)),
+    "client-faults": ("pytest", "-s", "tests/http/client/test_client_faults.py"),
+    "client-stale": ("pytest", "-s", "tests/http/client/test_stale.py"),
+    "client-leaks": ("pytest", "-s", "tests/http/client/test_leaks.py"),
+    "client-transfers": ("pytest", "-s", "tests/http/client/test_interop.py"),
 }
 """What is run, as arguments of ``python -m``."""
 
 ROUNDS = "20000"
 """How often the tests of faults do each of them, unless FOREBAY_SOAK_ROUNDS in the environment says otherwise."""
 
-QUICK_ROUNDS = {"cancellation": "100000"}
-"""The same of parts whose rounds take less time."""
+OTHER_ROUNDS = {
+    "cancellation": "100000",
+    "client-faults": "1000",
+    "client-stale": "50000",
+    "client-leaks": "10000",
+}
+"""The same of parts whose rounds take less time, or more."""
 
 
 @click.command()
@@ -42,7 +51,9 @@ def main(parts: tuple[str, ...]) -> None:
     over TCP, HTTP and WebSocket; a room of WebSockets; TLS clients that come and go; one worker beside two; fuzzing by
     hypothesis and by coverage, ten minutes of each for each target (FOREBAY_FUZZ_SECONDS); slow, silent and broken HTTP
     clients, 20,000 rounds of each (FOREBAY_SOAK_ROUNDS), and slowhttptest's; 100,000 tasks each that wait for pools,
-    bulkheads, limiters and locks, and are cancelled at any moment.
+    bulkheads, limiters and locks, and are cancelled at any moment; the HTTP client over bad networks, 1,000 rounds of
+    each fault, to servers that close idle connections, 50,000 requests, with responses that are forgotten, 10,000 of
+    them, and with 1 GiB each way.
 
     Each part but the first takes options when it is run by itself: python -m benchmarks.idle --help
     """
@@ -50,7 +61,7 @@ def main(parts: tuple[str, ...]) -> None:
     for name in parts or PARTS:
         click.echo(f"== {name}", err=True)
         command = [sys.executable, "-m", *PARTS[name]]
-        rounds = {"FOREBAY_SOAK_ROUNDS": QUICK_ROUNDS.get(name, ROUNDS)}
+        rounds = {"FOREBAY_SOAK_ROUNDS": OTHER_ROUNDS.get(name, ROUNDS)}
         if subprocess.run(command, cwd=ROOT, env=rounds | os.environ, check=False).returncode:
             failed.append(name)
     if failed:
