@@ -4,14 +4,17 @@ Run it, and watch which server answers, what is tried again, and why a server is
 
     python examples/resilient_client.py
 
-Everything is in this one program, servers too, and it ends after a few seconds with what a person on call would look at.
+Everything is in this one program, servers too. It ends after a few seconds, with what a person on call would look at.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+
+import structlog
 
 from forebay.engine import gather, run, sleep
 from forebay.errors import ForebayError
@@ -39,7 +42,7 @@ class Shop:
         @self.app.get("/price")
         async def price() -> Response:
             await sleep(0.002 + self.slow)
-            if random.random() < self.failing:  # noqa: S311 - a fault, and no secret
+            if random.random() < self.failing:
                 return Response("out of order", status=503)
             return Response({"price": 42, "from": self.name})
 
@@ -75,28 +78,29 @@ async def ask(client: Client, times: int) -> Tally:
     return tally
 
 
-def tell(event: TargetEvent) -> None:
-    """A server is used differently from now on."""
-    print(f"    {event.target or 'all servers'}: {event.before} -> {event.after}: {event.why}")
-
-
 async def main() -> None:
     """Three servers, and what goes wrong with them."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # what is printed says it
     shops = [Shop("anna"), Shop("bert"), Shop("cleo")]
+    names: dict[str, str] = {}  # by URL
+
+    def tell(event: TargetEvent) -> None:
+        """A server is used differently from now on."""
+        print(f"    {names.get(event.target, 'all servers')}: {event.before} -> {event.after}: {event.why}")
+
     async with AsyncExitStack() as stack:
-        urls = []
         for shop in shops:
             server = HTTPServer(shop.app, bind="http://127.0.0.1:0")
             await server.start()
             stack.push_async_callback(server.stop)
-            urls.append(f"http://127.0.0.1:{server.addresses[0].port}")
+            names[f"http://127.0.0.1:{server.addresses[0].port}"] = shop.name
         client = Client(
-            urls,
+            list(names),
             timeouts=Timeouts(connect=1, read=2, total=3),
             retry=Retry(attempts=3),  # of what may be tried again, within a budget
             hedge=Hedge(),  # a second try beside one that is slower than nearly all are
             breaker=Breaker(),  # who fails for long is left alone for a while
-            balance=Balancing(max_fails=5, fail_timeout=2.0),  # who fails five times in a row is out for 2 s
+            balance=Balancing(max_fails=5, fail_timeout=2.0),  # who fails five times in 2 s is out for as long
             on_target=tell,
         )
         await stack.enter_async_context(client)
@@ -107,8 +111,12 @@ async def main() -> None:
         shops[2].failing = 0.6
         print("and cleo fails:   ", await ask(client, REQUESTS))
         shops[1].slow = shops[2].failing = 0.0
-        retries = client.statistics()["policies"]["retry"]
-        print(f"second tries: {retries['budget']['retries']} for {retries['budget']['requests']} requests")
+        policies = client.statistics()["policies"]
+        budget = policies["retry"]["budget"]
+        print(f"second tries: {budget['retries']} for {budget['requests']} requests")
+        for url, target in policies["targets"]["targets"]["each"].items():
+            failures = sum(target["failures"].values())
+            print(f"    {names[url]}: {target['state']}, {target['picks']} tries, {failures} failed")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 A Python snippet is a fenced block that stands on its own (its imports are in it), as a reader would paste it; it is run
 as a module that is not ``__main__``, and may ``await`` at its top level. A block that is not meant to be run is fenced
-as something else (``text``, ``console``).
+as something else (``text``, ``console``). A server of the client's guide stands in for 127.0.0.1:8000.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ import inspect
 import re
 import sys
 import types
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from examples import client_server
 from forebay.config import load_system
+from forebay.http import HTTPServer
 
 ROOT = Path(__file__).parent.parent
+GUIDES_SERVER = "127.0.0.1:8000"  # where ``forebay run examples.client_server:app`` serves
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
 
 FENCE = re.compile(
@@ -66,11 +70,27 @@ async def run(snippet: Snippet, monkeypatch: pytest.MonkeyPatch) -> types.Module
     return module
 
 
+@asynccontextmanager
+async def answered(snippet: Snippet) -> AsyncIterator[Snippet]:
+    """The snippet with the address of a server that runs meanwhile, where it asks one."""
+    if GUIDES_SERVER not in snippet.text:
+        yield snippet
+        return
+    server = HTTPServer(client_server.make_app(), bind="http://127.0.0.1:0")
+    await server.start()
+    try:
+        where = f"127.0.0.1:{server.addresses[0].port}"
+        yield replace(snippet, text=snippet.text.replace(GUIDES_SERVER, where))
+    finally:
+        await server.stop()
+
+
 @pytest.mark.parametrize("snippet", PYTHON, ids=str)
 async def test_python_snippet_runs(snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The snippet runs to its end, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    await run(snippet, monkeypatch)
+    async with answered(snippet) as ready:
+        await run(ready, monkeypatch)
 
 
 @pytest.mark.parametrize("snippet", TOML, ids=str)
