@@ -17,7 +17,9 @@ class NameServer:
 
     def __init__(self) -> None:
         self.records: dict[str, list[tuple[str, int]]] = {}
+        self.aliases: dict[str, tuple[str, int]] = {}  # names that stand for others, and TTLs
         self.status = 0  # of every answer, when not 0
+        self.failing: int | None = None  # the type of records whose lookups fail: 1 (A) or 28 (AAAA)
         self.garbage: bytes | None = None  # sent in place of every answer, behind the id
         self.silent = False
         self.delay = 0.0
@@ -47,13 +49,23 @@ class NameServer:
         if self.garbage is not None:
             datagram.reply(struct.pack("!H", number) + self.garbage)
             return
-        found = [
-            (packed, ttl)
-            for text, ttl in self.records.get(name, ())
-            if len(packed := ip_address(text).packed) == (4 if kind == 1 else 16)
-        ]
+        body = b""
+        owner, count = struct.pack("!H", 0xC00C), 0
+        if name in self.aliases:
+            name, ttl = self.aliases[name]
+            encoded = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+            body = owner + struct.pack("!HHIH", 5, 1, ttl, len(encoded)) + encoded
+            owner, count = encoded, 1
         status = self.status or (NXDOMAIN if name not in self.records else 0)
-        answers = [] if status else found
-        head = struct.pack("!6H", number, 0x8180 | status, 1, len(answers), 0, 0)
-        body = b"".join(struct.pack("!HHHIH", 0xC00C, kind, 1, ttl, len(packed)) + packed for packed, ttl in answers)
+        if self.failing == kind:
+            status = SERVFAIL
+        if status:
+            body, count = b"", 0
+        else:
+            for text, ttl in self.records[name]:
+                packed = ip_address(text).packed
+                if len(packed) == (4 if kind == 1 else 16):
+                    body += owner + struct.pack("!HHIH", kind, 1, ttl, len(packed)) + packed
+                    count += 1
+        head = struct.pack("!6H", number, 0x8180 | status, 1, count, 0, 0)
         datagram.reply(head + question + body)

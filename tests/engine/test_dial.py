@@ -100,6 +100,16 @@ async def test_unknown_name() -> None:
         await dial(Address("tcp", "name.invalid", 1), Client())
 
 
+async def test_a_lookup_that_fails_is_no_unknown_name() -> None:
+    """What a name server could not say now is not said to be so for good."""
+
+    async def resolve(host: str, port: int) -> Any:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    with pytest.raises(ConnectFailed, match=r"could not be looked up: temporary failure in name resolution$"):
+        await dial("tcp://a.example:1", resolve=resolve)
+
+
 async def test_timeout_and_cancellation() -> None:
     """A server whose queue is full is given up in time; nothing is left, neither then nor when we are cancelled."""
     with open_socket(Address("tcp", "127.0.0.1", 0), backlog=0) as sock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from forebay.engine.dns_cache import DNSCache, DNSSettings, LookupFailed
 from forebay.engine.dns_entries import Entries
 from forebay.engine.happy_eyeballs import AddressInfo
 from forebay.engine.server import TCPServer
+from forebay.engine.tunnel import Tunnel
 from forebay.errors import ConnectFailed, ConnectTimeout, MissingExtra
 from tests.engine.name_server import REFUSED, SERVFAIL, NameServer
 from tests.engine.support import open_sockets
@@ -378,6 +380,67 @@ async def hang_up(conn: Connection) -> None:
 
 
 @pytest.mark.both_loops
+async def test_lookups_that_hang_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither other lookups, up to a bound, nor whatever else takes threads, nor the end of the loop."""
+    hold = threading.Event()
+    began: list[str] = []
+
+    def look_up(host: str, port: int, **_: Any) -> list[AddressInfo]:
+        began.append(host)
+        if host.startswith("hang"):
+            hold.wait()
+        return [info("192.0.2.1")]
+
+    async def main() -> None:
+        async with DNSCache(DNSSettings(timeout=0.1)) as cache:
+            hanging = [cache(f"hang{number}.example", 80) for number in range(15)]
+            errors = await asyncio.gather(*hanging, return_exceptions=True)
+            assert all(isinstance(error, LookupFailed) and error.timed_out for error in errors)
+            assert hosts(await cache("fine.example", 80)) == ["192.0.2.1"]
+            assert await asyncio.to_thread(lambda: 5) == 5
+            more = [cache(f"hang{number}.example", 80) for number in range(15, 40)]
+            errors = await asyncio.gather(*more, return_exceptions=True)
+            assert all(isinstance(error, LookupFailed) and error.timed_out for error in errors)
+            assert len(began) == 17, "there is a bound"
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    ended = threading.Event()
+
+    def run() -> None:
+        asyncio.run(main())
+        ended.set()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        assert await asyncio.get_running_loop().run_in_executor(None, ended.wait, 5)
+    finally:
+        hold.set()
+        thread.join(5)
+
+
+@pytest.mark.both_loops
+async def test_a_turn_for_each_of_many_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those past the bound wait for their turn, and those whose caller has gone take none."""
+    threads: list[int] = []
+
+    def look_up(host: str, port: int, **_: Any) -> list[AddressInfo]:
+        threads.append(sum(thread.name == "forebay-dns" for thread in threading.enumerate()))
+        return [info("192.0.2.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    async with DNSCache() as cache:
+        tasks = [asyncio.create_task(cache(f"name{number}.example", 80)) for number in range(200)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert [hosts(task.result()) for task in tasks[1::2]] == [["192.0.2.1"]] * 100
+        assert max(threads) <= 16
+
+
+@pytest.mark.both_loops
 async def test_dial_tells_which_addresses_answer() -> None:
     """A refused address is tried last the next time, and the other one alone."""
     async with running(TCPServer(hang_up, bind="tcp://127.0.0.1:0")) as server:
@@ -439,6 +502,36 @@ async def test_an_address_that_is_slower_than_a_later_one() -> None:
             assert hosts(await cache("b.example", port)) == ["127.0.0.3", "127.0.0.2"]
 
 
+async def test_an_address_that_lost_is_not_blamed_for_a_proxy_that_hangs() -> None:
+    """It is given up when an earlier one answers after all: that the proxy there says nothing is no fault of it."""
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.2", 0))
+        port = first.getsockname()[1]
+        second.bind(("127.0.0.3", port))
+        first.listen(0)
+        second.listen(0)
+        with socket.create_connection(("127.0.0.2", port)), socket.create_connection(("127.0.0.3", port)):
+            accepted: list[socket.socket] = []
+            steps: list[tuple[str, Any]] = []
+
+            def watch(step: str, at: float, detail: dict[str, Any]) -> None:
+                steps.append((step, detail.get("error")))
+                if step == "connect-start" and detail["address"].startswith("127.0.0.3"):
+                    accepted.append(first.accept()[0])  # the next attempt at it finds room
+
+            fake = Fake()
+            fake.answer = lambda: ([info("127.0.0.2"), info("127.0.0.3"), info("127.0.0.4")], 60)
+            cache = DNSCache(backend=fake)
+            with pytest.raises(ConnectTimeout):
+                tunnel = Tunnel(f"tcp://proxy.example:{port}")
+                await dial("tcp://nowhere.example:80", tunnel=tunnel, resolve=cache, watch=watch, timeout=2.0)
+            assert [step for step, error in steps if error == "given up"] == ["connect-done", "tunnel-done"]
+            assert hosts(await cache("proxy.example", port))[0] == "127.0.0.2"
+            assert hosts(await cache("proxy.example", port))[1] == "127.0.0.3"
+            for sock in accepted:
+                sock.close()
+
+
 # Name servers
 
 
@@ -468,6 +561,37 @@ async def test_the_ttl_of_an_answer_counts(names: NameServer, time: list[float])
         assert (await cache.look_up("a.example", 80))[1] is True
         time[0] += 0.1
         assert (await cache.look_up("a.example", 80))[1] is False
+
+
+@pytest.mark.both_loops
+async def test_the_ttl_of_an_alias_counts_too(names: NameServer, time: list[float]) -> None:
+    """A name that stands for another may soon stand for a third, however long that one's addresses are good for."""
+    names.aliases["a.example"] = ("b.example", 0)  # good for the least that is kept, 1 s
+    names.records["b.example"] = [("192.0.2.1", 600)]
+    async with asking(names) as cache:
+        assert hosts(await cache("a.example", 80)) == ["192.0.2.1"]
+        names.aliases["a.example"] = ("c.example", 0)
+        names.records["c.example"] = [("192.0.2.2", 600)]
+        time[0] += 0.9
+        assert hosts(await cache("a.example", 80)) == ["192.0.2.1"]
+        time[0] += 0.2
+        assert hosts(await cache("a.example", 80)) == ["192.0.2.2"]
+
+
+@pytest.mark.parametrize("failing", [1, 28])
+async def test_half_an_answer(names: NameServer, time: list[float], failing: int) -> None:
+    """When one family's lookup fails, the addresses of the other count; where it has none, the lookup has failed: that
+    is no answer that there are none."""
+    there, other = [("192.0.2.1", 0), ("2001:db8::1", 0)][:: 1 if failing == 28 else -1]
+    names.records["both.example"] = [there, other]
+    names.records["one.example"] = [other]
+    async with asking(names) as cache:
+        assert hosts(await cache("one.example", 80)) == [other[0]]
+        names.failing = failing
+        assert hosts(await cache("both.example", 80)) == [there[0]]
+        time[0] += 2
+        assert hosts(await cache("one.example", 80)) == [other[0]]
+        assert cache.statistics()["stale"] == 1
 
 
 @pytest.mark.both_loops

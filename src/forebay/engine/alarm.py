@@ -12,6 +12,10 @@ __all__ = ["Alarm"]
 
 _EARLY = 0.0005
 """Seconds by which timers of the loop may be early: they are in milliseconds."""
+_LATE = 0.05
+"""Seconds of lateness from which on the loop has stood still, and not only been busy."""
+_A_TURN = 0.001
+"""Seconds after which a timer is behind what the loop then finds in its sockets."""
 
 
 class Alarm:
@@ -21,15 +25,19 @@ class Alarm:
     when it is due, and sets itself anew. So a connection that is used again and again needs a timer as seldom as one
     that is used once. What may be late by a tenth of a second is cheaper in a :class:`~forebay.engine.loop.Ticker`.
 
+    After the loop has stood still it rings a turn later, when what has come meanwhile was read: timers may come before
+    sockets in a turn, and who waits for something that is there would be told that it did not come.
+
     :ivar at: when it rings, on the clock of :data:`~forebay.engine.loop.now`; ``inf``: it does not.
     """
 
-    __slots__ = ("_due", "_handle", "_ring", "at")
+    __slots__ = ("_due", "_gave_way", "_handle", "_ring", "at")
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
         self._handle: asyncio.TimerHandle | None = None
         self._due = inf  # when the timer of the loop fires
+        self._gave_way = False
         self.at = inf
 
     def set(self, at: float) -> None:
@@ -54,12 +62,15 @@ class Alarm:
 
     def _fired(self) -> None:
         self._handle = None
-        self._due = inf
-        if self.at == inf:
-            return
-        left = self.at - now()
-        if left > _EARLY:
-            self._arm(left)
+        due, self._due = self._due, inf
+        at = now()
+        gave_way, self._gave_way = self._gave_way, False
+        if self.at - at > _EARLY:
+            if self.at != inf:
+                self._arm(self.at - at)
+        elif at - due > _LATE and not gave_way:
+            self._gave_way = True
+            self._arm(_A_TURN)
         else:
             self.at = inf
             self._ring()

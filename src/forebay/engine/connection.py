@@ -50,6 +50,7 @@ class Connection(Ends, Receives, SendsFiles, asyncio.Protocol):
         "_told",
         "bytes_in",
         "bytes_out",
+        "close_detail",
         "close_reason",
         "closing",
         "due_at",
@@ -71,6 +72,7 @@ class Connection(Ends, Receives, SendsFiles, asyncio.Protocol):
         self.bytes_in = self.bytes_out = self.messages_in = self.messages_out = self.writes_dropped = 0
         self.closing = False  # nothing can be written any more
         self.close_reason: CloseReason | None = None
+        self.close_detail = ""  # what the system, or TLS, said of it, where the connection broke
         self.writable = True  # what waits to be sent is below the high watermark
         self.pulse: Pulse | None = None
         self.due_at = inf  # see policy.timers.Timed
@@ -375,6 +377,8 @@ class Connection(Ends, Receives, SendsFiles, asyncio.Protocol):
         self._corked = None
         if self.close_reason is None:
             self.close_reason = CloseReason.PEER if exc is None else CloseReason.RESET
+        if exc is not None:
+            self.close_detail = str(exc)
         self._ticker.discard(self)
         if self._outgoing is not None:
             self._ticker.discard(self._outgoing)

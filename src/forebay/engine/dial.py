@@ -255,10 +255,11 @@ class _Way:
     See :class:`~forebay.engine.happy_eyeballs.Observer`.
     """
 
-    __slots__ = ("_cache", "_host", "_passed", "_resolve", "_started", "_watch")
+    __slots__ = ("_cache", "_connected", "_host", "_passed", "_resolve", "_started", "_watch")
 
     def __init__(self, watch: Watch | None, resolve: Resolve | None) -> None:
         self._watch = watch
+        self._connected = False
         self._resolve = resolve or _system
         self._cache = resolve if isinstance(resolve, DNSCache) else None
         self._host = ""  # the name whose addresses are tried; empty: a literal
@@ -321,6 +322,7 @@ class _Way:
             if error is not None:
                 self._cache.failed(self._host, info)
             else:
+                self._connected = True
                 self._cache.worked(self._host, info)
                 for slower in self._started[:place]:  # they had a head start, and a later one was there before them
                     self._cache.failed(self._host, slower)
@@ -332,8 +334,8 @@ class _Way:
         self.note("connect-done", {"address": _text(info), "error": _GIVEN_UP})
 
     def timed_out(self) -> None:
-        """The time is over, and nobody has answered."""
-        if self._cache is not None and self._host:
+        """The time is over. Unless it was for a tunnel, nobody has answered."""
+        if self._cache is not None and self._host and not self._connected:
             for info in self._passed:
                 self._cache.failed(self._host, info)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol, cast
 
 from forebay.engine.dns_settings import DNSSettings, LookupFailed
@@ -18,6 +20,7 @@ Found = tuple[Sequence[AddressInfo], float | None]
 
 _UNKNOWN = "its host name is not known"
 _TRIES = 3
+_MOST_THREADS = 16
 
 
 class Backend(Protocol):
@@ -43,15 +46,54 @@ def numeric(host: str, port: int) -> list[AddressInfo]:
 
 
 class System:
-    """``getaddrinfo``, in a thread: ``/etc/hosts``, and whatever else this machine is told to look into."""
+    """``getaddrinfo``: ``/etc/hosts``, and whatever else this machine is told to look into.
 
-    __slots__ = ()
+    Each lookup has a thread, of which there are at most 16; further ones wait for their turn. They are not the loop's:
+    nobody can end one that hangs, and it should hold up neither other work nor the end of the program.
+    """
+
+    __slots__ = ("_loop", "_threads")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._threads = asyncio.Semaphore(_MOST_THREADS)
 
     async def find(self, host: str) -> Found:
         """See :class:`Backend`."""
         loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
+            self._threads = asyncio.Semaphore(_MOST_THREADS)
+        threads = self._threads
+        await threads.acquire()
+        answer: asyncio.Future[Any] = loop.create_future()
+
+        def ask() -> None:
+            found: Any = None
+            error: Exception | None = None
+            try:
+                found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+            except Exception as raised:  # whoever waits is told
+                error = raised
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(answered, found, error)
+
+        def answered(found: Any, error: Exception | None) -> None:
+            threads.release()
+            if answer.done():
+                return  # nobody waits any more
+            if error is None:
+                answer.set_result(found)
+            else:
+                answer.set_exception(error)
+
         try:
-            found: Any = await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+            threading.Thread(target=ask, name="forebay-dns", daemon=True).start()
+        except RuntimeError as error:
+            threads.release()
+            raise LookupFailed(f"its host name could not be looked up: {error}") from error
+        try:
+            found: Any = await answer
         except socket.gaierror as error:
             if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
                 raise LookupFailed(_UNKNOWN, unknown=True) from error
@@ -62,7 +104,7 @@ class System:
         return found, None
 
     async def close(self) -> None:
-        """See :class:`Backend`. There is nothing to end."""
+        """See :class:`Backend`. Threads cannot be ended; what they find is not missed."""
 
 
 class NameServers:
@@ -104,7 +146,7 @@ class NameServers:
             found.append((socket.AddressFamily(node.family), socket.SOCK_STREAM, socket.IPPROTO_TCP, "", where))
         if not found:
             raise LookupFailed(_UNKNOWN, unknown=True)
-        return found, float(min(node.ttl for node in answer.nodes))
+        return found, float(min(record.ttl for record in (*answer.nodes, *answer.cnames)))
 
     async def close(self) -> None:
         """See :class:`Backend`."""

@@ -123,7 +123,9 @@ def _summary(failures: Sequence[tuple[AddressInfo, OSError]]) -> str:
 def why(error: OSError) -> str:
     """The reason for ``error`` in a few lower-case words."""
     if isinstance(error, socket.gaierror):
-        return "its host name is not known"
+        if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
+            return "its host name is not known"
+        return f"its host name could not be looked up: {(error.strerror or 'it is not said why').lower()}"
     return os.strerror(error.errno).lower() if error.errno else str(error)
 
 

@@ -24,6 +24,7 @@ PROGRAM_FILES: set[str] = set()
 _MAX_FILES = 1000  # past it all are forgotten: code that is made at run time may have a file name of its own each time
 _FOREBAY = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 _ASYNCIO = os.path.join(os.path.dirname(asyncio.__file__), "")
+_OURS: set[str] = set()  # files whose frames are left out
 
 
 def outside(frame: FrameType) -> tuple[CodeType, int]:
@@ -32,15 +33,23 @@ def outside(frame: FrameType) -> tuple[CodeType, int]:
     found: FrameType | None = frame
     while found is not None:
         file = found.f_code.co_filename
-        if file.startswith(_ASYNCIO):
-            break
-        if file != contextlib.__file__ and not file.startswith(_FOREBAY):
+        if file not in _OURS and (file in PROGRAM_FILES or not _is_ours(file)):
+            if file.startswith(_ASYNCIO):
+                break
             if len(PROGRAM_FILES) >= _MAX_FILES:
                 PROGRAM_FILES.clear()
             PROGRAM_FILES.add(file)
             return found.f_code, found.f_lasti
         found = found.f_back
     return frame.f_code, frame.f_lasti
+
+
+def _is_ours(file: str) -> bool:
+    """Whether it is one of Forebay's or contextlib; remembered, as each request may ask for half a dozen."""
+    if file != contextlib.__file__ and not file.startswith(_FOREBAY):
+        return False
+    _OURS.add(file)
+    return True
 
 
 def line_taken(taken: Taken) -> str:

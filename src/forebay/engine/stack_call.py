@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any, NamedTuple
 
 from forebay.engine.deadlines import fail_after
 from forebay.engine.loop import now
 
 __all__ = ["Call", "Layer", "Nature", "Next", "invoke", "status_of"]
+
+_EARLY = 0.002  # seconds by which timers may be early: they are in milliseconds
 
 
 class Nature(NamedTuple):
@@ -30,17 +33,24 @@ class Call:
     :ivar at: the time, as of the last layer that had to wait: those behind it need not look at the clock again.
     :ivar limit: the time limit around all tries, while it is inside of one.
     :ivar attempt: that of the try under way, while it is inside of one.
+    :ivar until: when the time is over that it was given from the outside; whoever is late then is whom it calls.
     """
 
-    __slots__ = ("args", "at", "attempt", "function", "kwargs", "limit", "nature")
+    __slots__ = ("args", "at", "attempt", "function", "kwargs", "limit", "nature", "until")
 
     def __init__(
-        self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any], nature: Nature
+        self,
+        function: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        nature: Nature,
+        until: float = inf,
     ) -> None:
         self.function = function
         self.args = args
         self.kwargs = kwargs
         self.nature = nature
+        self.until = until
         self.at = now()
         self.limit: fail_after | None = None
         self.attempt: fail_after | None = None
@@ -52,12 +62,14 @@ class Call:
 
     def beside(self) -> Call:
         """The same call, for a try that is made at the same time as another one."""
-        other = Call(self.function, self.args, self.kwargs, self.nature)
+        other = Call(self.function, self.args, self.kwargs, self.nature, self.until)
         other.limit = self.limit
         return other
 
     def is_late(self) -> bool:
         """Whether it is interrupted because its time is over, and that is not the time of its caller."""
+        if now() >= self.until - _EARLY:
+            return True
         whole, attempt = self.limit, self.attempt
         if whole is not None and not whole.inherited:  # what a try inherits is from there
             return whole.over or (attempt is not None and attempt.over)

@@ -367,6 +367,7 @@ class ClientSide(_FromFiles[ssl.SSLContext]):
         :raises ValueError: ``host`` is a path, so ``server_hostname`` has to be set.
         """
         name = self.settings.server_hostname or ("" if "/" in host else host)
+        name = name.removesuffix(".")  # the root's, which is in no certificate (RFC 6066 section 3)
         if not name and self.settings.verify:
             raise ValueError(f"ClientTLS: server_hostname must be set to call {host}")
         return ClientTarget(self, host, port, name)

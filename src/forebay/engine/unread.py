@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import select
+from collections.abc import Iterator
 
 from forebay.engine.connection import Connection
 
-__all__ = ["Unread"]
+__all__ = ["Unread", "read_rest"]
+
+_PIECE = 64 * 1024
 
 
 class Unread:
@@ -28,3 +32,20 @@ class Unread:
     def there(self) -> bool:
         """Whether something is. Only while the connection is open: its descriptor may be another's later."""
         return self._poll is not None and bool(self._poll.poll(0))
+
+
+def read_rest(conn: Connection, most: int) -> Iterator[bytes]:
+    """What a peer had sent before ``conn`` broke, and the loop has not read; up to about ``most`` bytes of it. To be
+    used within ``on_close`` only, while the socket is still there. Nothing under TLS, where it cannot be decrypted."""
+    sock = conn.transport.get_extra_info("socket")
+    if sock is None or conn.tls is not None or (number := sock.fileno()) < 0:
+        return
+    while most > 0:
+        try:
+            data = os.read(number, _PIECE)
+        except OSError:  # there is nothing more, or it is lost
+            return
+        if not data:
+            return
+        yield data
+        most -= len(data)
