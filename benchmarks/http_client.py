@@ -29,7 +29,8 @@ HEAD = ("work", "client", "CPU us/request", "requests/s", "p50 ms", "p99 ms", "r
 NUMBERS = frozenset({2, 3, 4, 5, 6})
 WORDS = (
     "CPU microseconds of the client's process for each request, medians; the ratio is ours to theirs. `get`: 13 bytes,",
-    "64 at once, connections kept. `download`, `upload`: 1 MiB, 8 at once. `crowd`: 1,000 at once over 100 connections.",
+    "64 at once, over connections that are kept. `download`, `upload`: 1 MiB, 8 at once. `crowd`: 1,000 at once over",
+    "100 connections.",
 )
 
 TARGETS = {
@@ -73,7 +74,7 @@ def _one(client: str, work: str, url: str, seconds: float, core: int) -> Load:
 
 def _median(loads: list[Load]) -> Load:
     def of(name: str) -> float:
-        return statistics.median(getattr(load, name) for load in loads)
+        return float(statistics.median(getattr(load, name) for load in loads))
 
     failed = sum(load.failed for load in loads)
     return Load(int(of("requests")), of("cpu_us"), of("per_second"), of("p50_ms"), of("p99_ms"), failed)
@@ -82,7 +83,7 @@ def _median(loads: list[Load]) -> Load:
 def rows(found: list[Measured]) -> list[tuple[str, ...]]:
     """A row for each."""
     ours = {one.work: one.load.cpu_us for one in found if one.client == "forebay"}
-    made = []
+    made: list[tuple[str, ...]] = []
     for one in found:
         load = one.load
         words = ("", "", "")

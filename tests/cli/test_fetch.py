@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import sys
 import termios
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.connecting import tls_files
-from tests.http.client.kit import Peer, playing
+from tests.http.client.kit import Peer, playing, server_context
 from tests.support import free_port
 
 
@@ -68,6 +69,11 @@ async def play(peer: Peer) -> None:
                 await peer.answer(b"", 302, "Location: /users\r\nSet-Cookie: sid=hunter2\r\n")
             case "/binary":
                 await peer.answer(b"\0\1\2", 200, "Content-Type: image/png\r\n")
+            case "/latin":
+                await peer.answer("Zürich".encode("latin-1"), 200, "Content-Type: text/plain; charset=ISO-8859-1\r\n")
+            case "/cut":
+                await peer.say(b"HTTP/1.0 200 OK\r\nContent-Length: 100\r\n\r\npart")
+                return
             case "/missing":
                 await peer.answer(b"no \x1b[31m such", 404)
             case "/echo":
@@ -106,6 +112,10 @@ async def test_on_a_terminal() -> None:
         assert max(map(len, plain.splitlines())) <= 80
         code, seen = await on_terminal(f"{server.url}/missing", "--insecure", "-q")
         assert (code, seen) == (1, "no \\x1b[31m such\n")
+        assert (await on_terminal(f"{server.url}/latin", "--insecure", "-q")) == (0, "Zürich\n")
+        code, seen = await on_terminal(f"{server.url}/cut", "--insecure", "-q")
+        assert code == 1
+        assert seen.startswith("part\nforebay: GET https://127.0.0.1")
         code, seen = await on_terminal(f"{server.url}/binary", "--insecure", "-q")
         assert (code, seen) == (1, "forebay: content is not text (image/png): give -o FILE to save it\n")
 
@@ -133,8 +143,59 @@ async def test_files(tmp_path: Path) -> None:
         (entry,) = json.loads(har.read_text())["log"]["entries"]
         assert entry["response"]["content"]["mimeType"] == "image/png"
         assert entry["response"]["content"]["text"] == "AAEC"
-        code, _, err = await fetch(f"{server.url}/binary", "-q", "-o", str(tmp_path / "no" / "where"))
-        assert (code, err) == (1, f"forebay: cannot write to {tmp_path}/no/where: No such file or directory\n")
+        code, _, err = await fetch(f"{server.url}/binary", "-q", "-o", "/dev/full")
+        assert (code, err) == (1, "forebay: cannot write to /dev/full: No space left on device\n")
+
+
+async def test_content_is_shown_as_it_comes(tmp_path: Path) -> None:
+    """Each piece at once, though it is put into a HAR as well, which has the first mebibyte of any."""
+    seen = asyncio.Event()
+
+    async def slow(peer: Peer) -> None:
+        await peer.asked()
+        await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 70000003\r\n\r\none")
+        await seen.wait()
+        await peer.say(b"x" * 70_000_000)
+
+    har = tmp_path / "fetch.har"
+    async with playing(slow) as server:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "forebay", "fetch", "-q", server.url, "--har", str(har)),
+            stdout=asyncio.subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        )
+        assert process.stdout is not None
+        assert await asyncio.wait_for(process.stdout.read(3), 20) == b"one"
+        seen.set()
+        assert len(await asyncio.wait_for(process.stdout.read(), 20)) == 70_000_000
+        assert await process.wait() == 0
+    (entry,) = json.loads(har.read_text())["log"]["entries"]
+    content = entry["response"]["content"]
+    assert (content["size"], len(content["text"])) == (70_000_003, 1024 * 1024)
+
+
+async def test_ctrl_c(tmp_path: Path) -> None:
+    """Shows what it was at, writes the HAR, and exits with 130 as shells expect."""
+    asked = asyncio.Event()
+
+    async def silent(peer: Peer) -> None:
+        await peer.asked()
+        asked.set()
+        await peer.rest(10)
+
+    har = tmp_path / "fetch.har"
+    async with playing(silent) as server:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "forebay", "fetch", server.url, "--har", str(har)),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        await asyncio.wait_for(asked.wait(), 20)
+        process.send_signal(signal.SIGINT)
+        _, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 130
+    assert "wait for answer" in err.decode()
+    assert "Traceback" not in err.decode()
+    assert json.loads(har.read_text())["log"]["entries"][0]["response"]["status"] == 0
 
 
 async def test_content(tmp_path: Path) -> None:
@@ -143,7 +204,10 @@ async def test_content(tmp_path: Path) -> None:
     async with playing(play) as server:
         url = f"{server.url}/echo"
         assert (await fetch(url, "-q"))[1] == "GET none "
+        assert (await fetch(url, "-q", "-X", "options"))[1] == "OPTIONS none "
         assert (await fetch(url, "-q", "--json", "[1]"))[1] == "POST application/json [1]"
+        (tmp_path / "x.json").write_text("[2]")
+        assert (await fetch(url, "-q", "--json", f"@{tmp_path}/x.json"))[1] == "POST application/json [2]"
         assert (await fetch(url, "-q", "-X", "PUT", "-d", "x", "-H", "Content-Type: a/b"))[1] == "PUT a/b x"
         assert (await fetch(url, "-q", "-d", f"@{tmp_path}/file.txt"))[
             1
@@ -176,13 +240,22 @@ async def test_failures() -> None:
         assert code == 1
         assert "is not signed by a CA we trust\nforebay: --ca FILE trusts the CA in FILE, --insecure takes any" in err
 
+    other = await asyncio.start_server(lambda reader, writer: None, "127.0.0.2", 0, ssl=server_context())
+    async with other:
+        port = other.sockets[0].getsockname()[1]
+        code, _, err = await fetch(f"https://127.0.0.2:{port}", "--ca", str(tls_files()[1]), "-q")
+    assert code == 1
+    assert err.splitlines()[1:] == ["forebay: --insecure takes any certificate"]
+
     async def silent(peer: Peer) -> None:
         await peer.asked()
         await peer.rest(10)
 
     async with playing(silent) as server:
-        code, _, err = await fetch(server.url, "--timeout", "200ms", "-q")
-    assert (code, err) == (1, f"forebay: GET {server.url}/: not done within 0.2 s\n")
+        code, _, err = await fetch(f"{server.url}/?token=hunter2", "--timeout", "200ms")
+    assert code == 1
+    assert re.fullmatch(rf"forebay: GET {server.url}/\?token=\*\*\*:? not done within 0.2 s", err.splitlines()[-1])
+    assert "hunter2" not in err
 
 
 async def test_a_reader_that_has_seen_enough() -> None:
@@ -206,6 +279,11 @@ async def test_a_reader_that_has_seen_enough() -> None:
     [
         ([], "Missing argument 'URL'"),
         (["ftp://a.example/"], "URL 'ftp://a.example/': must be like http://example.org/path, or https://"),
+        (["/users"], "'/users' names no host: it must be like example.org/path, or https://example.org/"),
+        (["http://"], "'http://' names no host"),
+        (["a.example", "-o", "/no/where"], "there is no directory '/no'"),
+        (["a.example", "--har", "/"], "'/' is a directory"),
+        (["a.example", "--json", "@/no/where"], "--json: there is no file '/no/where'"),
         (["a.example", "-X", "A B"], "request method 'A B': must be a token"),
         (["a.example", "-H", "x"], "'x' must be like 'name: value'"),
         (["a.example", "-H", "x: \r\ny: z"], "the value of x must be visible ASCII"),

@@ -20,7 +20,7 @@ from tests.support import eventually, open_descriptors
 
 
 def upload_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("uploads")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("files-")]
 
 
 @pytest.mark.parametrize("spool_at", [0, 10, 1000])

@@ -376,7 +376,7 @@ async def test_nothing_is_left_of_clients_sockets() -> None:
         await peer.raw.rest()
 
     def alive() -> int:
-        return sum(type(thing).__name__ in ("WebSocket", "_Answer", "_AnswerReader") for thing in gc.get_objects())
+        return sum(type(thing).__name__ in ("WebSocket", "HandshakeAnswer") for thing in gc.get_objects())
 
     async with serving(Recorder()) as (site, served, port), server(refuse) as refusing:
         gc.collect()

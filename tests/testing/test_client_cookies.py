@@ -72,6 +72,15 @@ async def test_cookies_are_kept_and_sent(client: TestClient) -> None:
     assert len(client.cookies) == 0
 
 
+@pytest.mark.parametrize(
+    "cookies", [{"a": "b; admin=1"}, {"a; admin": "1"}, {"a=b": "c"}, {"": "a"}, {"a": "b\r\nx: y"}]
+)
+async def test_a_cookie_is_one_cookie(client: TestClient, cookies: dict[str, str]) -> None:
+    """As with the client for programs: nothing in it becomes another."""
+    with pytest.raises(ValueError, match="cookie"):
+        await client.get("/tell", cookies=cookies)
+
+
 async def test_secure_cookies(client: TestClient) -> None:
     """They go over https only."""
     await client.post("https://testserver/set", content="s=1; Secure; Path=/")

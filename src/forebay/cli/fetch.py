@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from codecs import getincrementaldecoder
+from codecs import IncrementalDecoder, getincrementaldecoder
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from forebay.config.units import parse_duration
-from forebay.engine.loop import run
+from forebay.engine.loop import Cancelled, run
 from forebay.errors import ForebayError, TLSFailed
 from forebay.runtime.logs import LogSettings, configure_logging
 
@@ -30,9 +31,12 @@ __all__ = ["fetch_command"]
 # The client is imported where it is needed: no other command has a use for it.
 
 _FAILED = 1
+_INTERRUPTED = 130  # as shells say it
 _KEPT = 1024 * 1024  # bytes of each direction, for --verbose and --har
 _SHORT = ("content-type", "content-length", "content-encoding", "location", "retry-after", "www-authenticate")
 _OBEYED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_CHARSET = re.compile(r"""charset=["']?([^\s"';]+)""", re.IGNORECASE)
+_METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 _DIM = "bright_black"
 _LEAST_WIDTH = 50
 _MOST_WIDTH = 120
@@ -42,6 +46,8 @@ def _url(_: click.Context, __: click.Parameter, text: str) -> str:
     from forebay.http.client.url import parse_url, split_userinfo
 
     whole = text if "://" in text.partition("?")[0] else f"http://{text}"
+    if whole.partition("://")[2][:1] in ("", "/", "?", "#"):
+        raise click.BadParameter(f"'{text}' names no host: it must be like example.org/path, or https://example.org/")
     try:
         parse_url(split_userinfo(whole)[0])
     except ValueError as error:
@@ -53,6 +59,8 @@ def _method(_: click.Context, __: click.Parameter, method: str | None) -> str | 
     from forebay.http.client.request import check_method
 
     if method is not None:
+        if method.upper() in _METHODS:
+            method = method.upper()  # they are case-sensitive, and nobody means "post"
         try:
             check_method(method)
         except ValueError as error:
@@ -83,12 +91,23 @@ def _fields(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> li
 
 
 def _json(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
-    if text is not None:
+    if text is not None and not text.startswith("@"):  # what a file has is its own affair
         try:
             msgspec.json.decode(text)
         except msgspec.DecodeError as error:
             raise click.BadParameter(f"not JSON: {error}") from None
     return text
+
+
+def _to_be_written(_: click.Context, __: click.Parameter, path: str | None) -> str | None:
+    """Said before anything is asked for, not after it."""
+    if path is not None and not os.path.exists(path):
+        folder = os.path.dirname(path) or "."
+        if not os.path.isdir(folder):
+            raise click.BadParameter(f"there is no directory '{folder}'")
+    elif path is not None and os.path.isdir(path):
+        raise click.BadParameter(f"'{path}' is a directory")
+    return path
 
 
 def _proxy(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
@@ -127,6 +146,7 @@ class _Fetch:
     verbose: bool
     quiet: bool
     answers: list[ClientResponse] = field(default_factory=list)  # one, once its head is there
+    kept: bytearray = field(default_factory=bytearray)  # of its content, for --har
 
 
 @click.command("fetch", short_help="Send a request, and show what took how long.")
@@ -134,10 +154,10 @@ class _Fetch:
 @click.option("-X", "--method", metavar="METHOD", callback=_method, help="[GET; POST with content]")
 @click.option("-H", "--header", "headers", metavar="'NAME: VALUE'", multiple=True, callback=_headers)
 @click.option("-d", "--data", metavar="DATA|@FILE", help="Content, as it is; -H 'content-type: ...' says what it is.")
-@click.option("--json", metavar="JSON", callback=_json, help="Content, as application/json.")
+@click.option("--json", metavar="JSON|@FILE", callback=_json, help="Content, as application/json.")
 @click.option("--form", metavar="NAME=VALUE", multiple=True, callback=_fields, help="A field of a form; or NAME=@FILE.")
-@click.option("-o", "--output", metavar="FILE", help="Write the answer's content there.")
-@click.option("--har", metavar="FILE", help="Write what happened there, for browsers' developer tools; secrets masked.")
+@click.option("-o", "--output", metavar="FILE", callback=_to_be_written, help="Write the answer's content there.")
+@click.option("--har", metavar="FILE", callback=_to_be_written, help="Write what happened there, for browsers; masked.")
 @click.option("--no-follow", is_flag=True, help="Do not follow redirects.")
 @click.option("--ca", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="PEM file of CAs to trust.")
 @click.option("--insecure", is_flag=True, help="Take any certificate.")
@@ -165,8 +185,8 @@ def fetch_command(
     """Send a request to URL, and show its answer and what took how long.
 
     The content goes to standard output, all else to standard error: the answer's head, and a picture with a line for
-    each part of the way, where solid bars are work and light ones are waiting. Exits with 0, or with 1 when there was
-    no answer, or its status is 400 or more.
+    each part of the way, where solid bars are work and light ones are waiting. Exits with 0, with 1 when there was no
+    answer, or its status is 400 or more, and with 130 when it was interrupted (Ctrl-C), which shows what it was at.
 
     \b
     Example:
@@ -198,6 +218,8 @@ def fetch_command(
     except BrokenPipeError:  # whoever read it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it flushes
         return _FAILED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 def _content(
@@ -206,7 +228,7 @@ def _content(
     """What the request has beside method and URL."""
     options: dict[str, Any] = {"headers": headers}
     if json is not None:
-        options["content"] = json
+        options["content"] = _file(json[1:], "--json") if json.startswith("@") else json
         if not any(name.lower() == "content-type" for name, _ in headers):
             options["headers"] = [*headers, ("content-type", "application/json")]
     elif data is not None:
@@ -247,13 +269,29 @@ async def _perform(asked: _Fetch) -> int:
     except ForebayError as error:
         _failed(asked, console, trace, error)
         code = _FAILED
+    except Cancelled:
+        _interrupted(asked, console, trace)
+        raise
     else:
         _show_picture(asked, console, trace)
     return code if asked.har is None else _write_har(asked, asked.har, trace) or code
 
 
+def _interrupted(asked: _Fetch, console: Console, trace: Trace) -> None:
+    from forebay.http.client.trace import Step
+
+    if not trace.events:
+        return
+    if not trace.legs[-1].error:
+        trace.mark(Step.FAILED, error="interrupted")
+    _show_picture(asked, console, trace)
+    if asked.har is not None:
+        _write_har(asked, asked.har, trace)
+
+
 def _failed(asked: _Fetch, console: Console, trace: Trace, error: ForebayError) -> None:
     from forebay.http.client.dump import dump_request
+    from forebay.http.client.secret_fields import SECRETS
     from forebay.http.client.trace import Step
 
     if trace.events and not trace.legs[-1].error:
@@ -262,32 +300,38 @@ def _failed(asked: _Fetch, console: Console, trace: Trace, error: ForebayError) 
         _show_head(console, ">", dump_request(trace), "cyan")
         console.print()
     _show_picture(asked, console, trace)
-    _complain(str(error))
+    _complain(SECRETS.url(str(error)))
     if isinstance(error, TLSFailed) and "certificate" in str(error) and asked.client["tls"].verify:
-        _complain("--ca FILE trusts the CA in FILE, --insecure takes any certificate")
+        own = "--ca FILE trusts the CA in FILE, " if "CA we trust" in str(error) else ""
+        _complain(f"{own}--insecure takes any certificate")
 
 
 async def _show_content(asked: _Fetch, response: ClientResponse) -> int:
     """Content goes to where it is wanted, as it comes."""
     code = 0 if response.ok else _FAILED
-    if asked.har is not None:
-        await response.read()  # which keeps it
+
+    def keep(piece: bytes) -> None:
+        if asked.har is not None and (room := _KEPT - len(asked.kept)) > 0:
+            asked.kept += piece[:room]
+
     if asked.output is None and sys.stdout.isatty():
-        return code if await _show_on_terminal(response) else _FAILED
-    out: BinaryIO
+        return code if await _show_on_terminal(response, keep) else _FAILED
     try:
         out = sys.stdout.buffer if asked.output is None else _opened(asked.output)
+        try:
+            async for piece in response.stream():
+                keep(piece)
+                out.write(piece)
+                out.flush()
+        finally:
+            if asked.output is not None:
+                with suppress(OSError):  # what there is to say was said by flush
+                    out.close()
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        _complain(f"cannot write to {asked.output}: {error.strerror}")
+        _complain(f"cannot write to {asked.output or 'standard output'}: {error.strerror}")
         return _FAILED
-    try:
-        async for piece in response.stream():
-            out.write(piece)
-        out.flush()
-    finally:
-        if asked.output is not None:
-            with suppress(OSError):  # what there is to say was said by flush
-                out.close()
     return code
 
 
@@ -295,24 +339,37 @@ def _opened(path: str) -> BinaryIO:
     return open(path, "wb")  # whoever asks for it closes it
 
 
-async def _show_on_terminal(response: ClientResponse) -> bool:
+async def _show_on_terminal(response: ClientResponse, keep: Callable[[bytes], None]) -> bool:
     """Text, without what would move the cursor or worse; False: it is none, and is not shown."""
-    decoder = getincrementaldecoder("utf-8")("replace")
+    kind = response.headers.get("content-type", "")
+    decoder = _decoder(kind)
     last = "\n"
     first = True
-    async for piece in response.stream():
-        text = decoder.decode(piece)
-        if first and ("\0" in text or text.count("\ufffd") > len(text) // 10):
-            kind = response.headers.get("content-type", "of unknown kind")
-            _complain(f"content is not text ({_printable(kind)}): give -o FILE to save it")
-            return False
-        first = False
-        sys.stdout.write(_OBEYED.sub(lambda match: f"\\x{ord(match[0]):02x}", text.replace("\r\n", "\n")))
-        last = text[-1:] or last
-    if last != "\n":
-        sys.stdout.write("\n")
-    sys.stdout.flush()
+    try:
+        async for piece in response.stream():
+            keep(piece)
+            text = decoder.decode(piece)
+            if first and ("\0" in text or text.count("\ufffd") > len(text) // 10):
+                _complain(f"content is not text ({_printable(kind) or 'of unknown kind'}): give -o FILE to save it")
+                return False
+            first = False
+            sys.stdout.write(_OBEYED.sub(lambda match: f"\\x{ord(match[0]):02x}", text.replace("\r\n", "\n")))
+            sys.stdout.flush()
+            last = text[-1:] or last
+    finally:
+        if last != "\n":
+            sys.stdout.write("\n")
+            sys.stdout.flush()
     return True
+
+
+def _decoder(kind: str) -> IncrementalDecoder:
+    """Of the charset that the content is said to have, where there is such a one."""
+    found = _CHARSET.search(kind)
+    with suppress(LookupError):
+        if found is not None:
+            return getincrementaldecoder(found[1])("replace")
+    return getincrementaldecoder("utf-8")("replace")
 
 
 def _show_heads(asked: _Fetch, console: Console, response: ClientResponse) -> None:
@@ -327,7 +384,7 @@ def _show_heads(asked: _Fetch, console: Console, response: ClientResponse) -> No
             _show_head(console, "<", dump_response(one), "")
         return
     status = Text(_printable(f"{response.status} {response.reason}"), style="bold green" if response.ok else "bold red")
-    console.print(Text.assemble(("HTTP/1.1 ", _DIM), status))
+    console.print(Text.assemble((f"HTTP/{response.http_version} ", _DIM), status))
     for name in _SHORT:
         for value in response.headers.get_all(name):
             console.print(Text(f"{name}: {_printable(SECRETS.header(name, value))}", style=_DIM))
@@ -359,7 +416,7 @@ def _show_picture(asked: _Fetch, console: Console, trace: Trace) -> None:
 def _write_har(asked: _Fetch, path: str, trace: Trace) -> int:
     from forebay.http.client.har import har
 
-    document = har(asked.answers[0] if asked.answers else trace)
+    document = har(asked.answers or [trace], contents={response: bytes(asked.kept) for response in asked.answers})
     try:
         Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
     except OSError as error:

@@ -10,14 +10,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
-from weakref import WeakKeyDictionary
 
 import structlog
 
-from forebay.engine.executor import Executor
-from forebay.engine.loop import Ticker, ticker
-from forebay.engine.tasks import Task, Tasks, unfinished
+from forebay.engine.tasks import Task, unfinished
 from forebay.errors import HTTPError
+from forebay.http.file_threads import FileThreads
 from forebay.http.headers import Headers
 
 __all__ = ["SPOOL_AT", "UploadFile"]
@@ -28,7 +26,6 @@ SPOOL_AT = 1024 * 1024
 """Bytes of an upload that are kept in memory; one that grows past it goes to the disk."""
 
 _PIECE = 64 * 1024
-_THREADS = 4  # per loop, while there are uploads on the disk
 _CLOSING = 5.0  # seconds that are waited for a file to be closed
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -195,46 +192,6 @@ class UploadFile:
             raise ValueError(f"{self!r}: its content is not whole, since a write to it failed; it can only be closed")
 
 
-class _Threads:
-    """The threads of one loop that work on files: as long as there is one on the disk."""
-
-    __slots__ = ("_executor", "_tasks", "_users")
-
-    def __init__(self) -> None:
-        self._executor: Executor | None = None
-        self._users = 0
-        self._tasks = Tasks()
-
-    async def run(self, call: Callable[..., Any], *args: Any) -> Any:
-        executor = self._executor
-        if executor is None:
-            # One file has one call under way at most, so that those that wait are no more than the files.
-            executor = self._executor = Executor("uploads", concurrency=_THREADS, when_full="wait")
-            await executor.start()
-        return await executor.run(call, *args, kind="thread")
-
-    def enter(self) -> None:
-        """One more file."""
-        self._users += 1
-
-    def leave(self, close: Callable[[], None]) -> Task[None]:
-        """One file less; ``close`` it in a thread, and let the threads end after the last one."""
-        return self._tasks.spawn(self._left(close), name="uploads: close a file")
-
-    async def _left(self, close: Callable[[], None]) -> None:
-        try:
-            await self.run(close)
-        finally:
-            self._users -= 1
-            if not self._users and self._executor is not None:
-                executor, self._executor = self._executor, None
-                await executor.drain()
-                await executor.stop()
-
-
-_threads: WeakKeyDictionary[Ticker, _Threads] = WeakKeyDictionary()
-
-
 class _DiskFile:
     """An unnamed temporary file. Its methods, but for :meth:`run` and :meth:`close`, are called in threads.
 
@@ -248,12 +205,7 @@ class _DiskFile:
         self._directory = directory
         self._file: IO[bytes] | None = None
         self._gone = False
-        loop = ticker()
-        found = _threads.get(loop)
-        if found is None:
-            found = _threads[loop] = _Threads()
-        self._threads = found
-        found.enter()
+        self._threads = FileThreads.enter()
 
     async def run(self, call: Callable[..., Any], *args: Any, foreign: bool = False) -> Any:
         """``call`` in a thread; what the disk says against it becomes an HTTPError.

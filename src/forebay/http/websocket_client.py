@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from os import urandom
 from typing import Any, TypeVar
 
-from forebay.engine.address import Address, join_host_port, parse_address
+from forebay.engine.address import Address
 from forebay.engine.connection import CloseReason, Connection, ConnectionHandler
 from forebay.engine.dial import dial
 from forebay.engine.inbox import Inbox
@@ -33,14 +33,13 @@ from forebay.wire.deflate import DeflateParameters, accept_response, offer
 from forebay.wire.http1 import STATUS_PHRASES, HeaderPairs, encode_headers
 from forebay.wire.responses import ResponseReader
 
-__all__ = ["Offer", "begin", "connect"]
+__all__ = ["HandshakeAnswer", "HandshakeRequest", "Offer", "begin", "connect"]
 
 W = TypeVar("W", bound=WebSocket)
 
 _SETTINGS = WebSocketSettings()
 _SCHEMES = {"ws": "http", "wss": "https"}
-_AUTHORITY_END = re.compile(r"[/?]")
-_TARGET = re.compile(r"[!-~]*")
+_VISIBLE = re.compile(r"[!-~]*")
 _OURS = frozenset(
     (
         "connection",
@@ -80,7 +79,7 @@ def connect(
     :raises UpstreamClosed: the connection ended before the answer.
     :raises UpstreamProtocolError: the answer is none that opens a WebSocket. Its text has the status.
     """
-    return Connecting(_Request(url, settings, headers, subprotocols), handler, settings, tls, timeout)
+    return Connecting(HandshakeRequest(url, settings, headers, subprotocols), handler, settings, tls, timeout)
 
 
 class Connecting:
@@ -92,7 +91,7 @@ class Connecting:
 
     def __init__(
         self,
-        request: _Request,
+        request: HandshakeRequest,
         handler: WebSocketHandler | None,
         settings: WebSocketSettings,
         tls: ClientTLS | None,
@@ -117,7 +116,7 @@ class Connecting:
     async def _open(self) -> WebSocket:
         request = self._request
         until = now() + self._timeout
-        answer = _Answer(request, self._handler)
+        answer = HandshakeAnswer(request, self._handler)
         tls = (self._tls or ClientTLS()) if request.address.scheme == "tls" else None
         conn = await dial(request.address, answer, timeout=self._timeout, tls=tls, outbound=self._settings.outbound)
         try:
@@ -229,7 +228,7 @@ def begin(ws: WebSocket, conn: Connection, rest: bytes) -> None:
         link.on_message(conn, rest)
 
 
-class _Request:
+class HandshakeRequest:
     """What is asked for, and of whom.
 
     :raises ValueError: something in it is not well-formed.
@@ -244,23 +243,22 @@ class _Request:
         headers: Sequence[tuple[str, str]],
         subprotocols: Sequence[str],
     ) -> None:
-        self.url = url
+        from forebay.http.client.url import (
+            parse_url,  # whose package has the WebSockets of a client, which are made here
+        )
+
         scheme, separator, rest = url.partition("://")
         scheme = scheme.lower()
-        if not separator or scheme not in _SCHEMES:
-            raise ValueError(f"WebSocket URL {url!r}: must begin with ws:// or wss://")
-        if "#" in rest or not _TARGET.fullmatch(rest):
+        if not separator or scheme not in _SCHEMES or rest[:1] in ("", "/", "?"):
+            raise ValueError("WebSocket URL: must begin with ws:// or wss://, and a host")
+        found = parse_url(f"{_SCHEMES[scheme]}://{rest}")
+        if "#" in rest or not _VISIBLE.fullmatch(rest):
             raise ValueError(f"WebSocket URL {url!r}: must be visible ASCII without a fragment (RFC 6455 section 3)")
-        authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
-        target = rest[len(authority) :]
-        found = parse_address(f"{_SCHEMES[scheme]}://{authority}", schemes=tuple(_SCHEMES.values()))
-        self.address = Address("tls" if scheme == "wss" else "tcp", found.host, found.port)
-        default = 443 if scheme == "wss" else 80
-        host = join_host_port(found.host, found.port)
-        if found.port == default:
-            host = host.removesuffix(f":{default}")
+        self.url = f"{scheme}://{found.authority}{found.path}"  # the query may be a secret
+        self.address = Address("tls" if found.secure else "tcp", found.host, found.port)
+        host = found.authority
         self.host = host.encode()
-        self.target = (target if target.startswith("/") else f"/{target}").encode()
+        self.target = found.target.encode()
         self.offer = Offer(settings, headers, subprotocols)
         self.data = b"GET %b HTTP/1.1\r\n%b\r\n" % (
             self.target,
@@ -268,14 +266,14 @@ class _Request:
         )
 
 
-class _Answer(ConnectionHandler):
+class HandshakeAnswer(ConnectionHandler):
     """Sends the request and waits for the answer, after which the connection is the WebSocket's."""
 
     __slots__ = ("_error", "_handler", "_head", "_reader", "_request", "there", "ws")
 
     _reader: ResponseReader
 
-    def __init__(self, request: _Request, handler: WebSocketHandler | None) -> None:
+    def __init__(self, request: HandshakeRequest, handler: WebSocketHandler | None) -> None:
         self._request = request
         self._handler = handler
         self._head: tuple[int, HeaderPairs] | None = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import msgspec
 
@@ -17,6 +19,7 @@ __all__ = ["Answered", "Cassette", "CassetteError", "Entry", "Masking", "Wanted"
 
 _VERSION = 1
 _LARGEST = 256 * 1024 * 1024  # bytes of a cassette
+_BOUNDARY = re.compile(r"""multipart/.*;\s*boundary=["']?([^\s"';]+)""", re.IGNORECASE)
 _TEXT = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*")  # what a line of JSON shows as somebody wrote it
 
 
@@ -50,6 +53,17 @@ class Answered(msgspec.Struct, frozen=True, omit_defaults=True):
         """The content."""
         return b64decode(self.base64) if self.base64 else self.text.encode()
 
+    def check(self) -> None:
+        """See that a response can be made of it.
+
+        :raises ValueError: none can.
+        """
+        if not 200 <= self.status <= 599:
+            raise ValueError(f"status {self.status}: must be 200 to 599")
+        for name, value in self.headers:
+            f"{name}: {value}".encode("latin-1")
+        b64decode(self.base64, validate=True)
+
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line."""
@@ -65,7 +79,7 @@ class Masking:
     """What is not written into files.
 
     :param secrets: fields that are masked, by name.
-    :param values: text that is masked wherever it is.
+    :param values: text that is masked wherever it is, as it is written in URLs, forms and JSON too.
     :raises ValueError: a value is empty.
     """
 
@@ -75,7 +89,8 @@ class Masking:
         if isinstance(values, str) or not all(values):
             raise ValueError("Recorder secrets: must be a list of texts that are not empty")
         self._secrets = secrets
-        self._values = tuple(values)
+        written = {form for value in values for form in _forms(value)}
+        self._values = sorted(written, key=len, reverse=True)  # one may be a part of another
 
     def text(self, text: str) -> str:
         """Text without the values."""
@@ -99,9 +114,17 @@ class Masking:
         return masked
 
 
+def _forms(value: str) -> tuple[str, ...]:
+    """How a text is written in places where not all characters may be."""
+    short = msgspec.json.encode(value).decode()[1:-1]
+    return value, quote(value), quote(value, safe=""), quote_plus(value), short, json.dumps(value)[1:-1]
+
+
 def wanted(masking: Masking, method: str, url: str, content: bytes, kind: str) -> Wanted:
-    """What is looked for, for a request."""
+    """What is looked for, for a request. The boundaries of multipart content, which are others each time, are not."""
     masked = masking.content(content, kind)
+    if boundary := _BOUNDARY.match(kind):
+        masked = masked.replace(boundary[1].encode("latin-1", "replace"), b"boundary")
     return Wanted(method, masking.url(url), sha256(masked).hexdigest() if masked else "")
 
 
@@ -128,11 +151,12 @@ class Cassette:
     :raises CassetteError: the file cannot be read; says which line, and why.
     """
 
-    __slots__ = ("_given", "entries", "path")
+    __slots__ = ("_answers", "_given", "entries", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.entries: list[Entry] = []
+        self._answers: dict[Wanted, list[Answered]] = {}
         self._given: dict[Wanted, int] = {}
 
     def load(self) -> None:
@@ -148,36 +172,46 @@ class Cassette:
             raise CassetteError(
                 f"cassette {self.path}: cannot be read ({error.strerror}); record it with mode='record' or 'auto'"
             ) from None
+        self._forget()
         for number, line in enumerate(data.splitlines(), 1):
             if not line.strip():
                 continue
             try:
                 entry = msgspec.json.decode(line, type=Entry)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                entry.response.check()
+            except ValueError as error:  # of msgspec, and of what was changed by hand
                 raise CassetteError(f"cassette {self.path}, line {number}: is no recording: {error}") from None
             if entry.version != _VERSION:
                 raise CassetteError(
                     f"cassette {self.path}, line {number}: is of version {entry.version}, not {_VERSION}"
                 )
-            self.entries.append(entry)
+            self._keep(entry)
 
     def clear(self) -> None:
         """Begin the file anew."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_bytes(b"")
-        self.entries.clear()
-        self._given.clear()
+        self._forget()
 
     def add(self, entry: Entry) -> None:
         """Write one more line: what was recorded stays, whatever becomes of the program."""
         with self.path.open("ab") as file:
             file.write(msgspec.json.encode(entry) + b"\n")
-        self.entries.append(entry)
+        self._keep(entry)
         self._given[entry.request] = self._given.get(entry.request, 0) + 1
+
+    def _keep(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self._answers.setdefault(entry.request, []).append(entry.response)
+
+    def _forget(self) -> None:
+        self.entries.clear()
+        self._answers.clear()
+        self._given.clear()
 
     def next(self, request: Wanted) -> Answered | None:
         """The answer that comes next for ``request``; None: there is none."""
-        same = [entry.response for entry in self.entries if entry.request == request]
+        same = self._answers.get(request, ())
         given = self._given.get(request, 0)
         if given >= len(same):
             return None
@@ -197,7 +231,7 @@ class Cassette:
 
     def missing(self, request: Wanted) -> CassetteError:
         """The error of a request that is not there: with the nearest that is."""
-        times = sum(entry.request == request for entry in self.entries)
+        times = len(self._answers.get(request, ()))
         if times:
             return CassetteError(f"{request} was recorded {times} times, and is asked for once more: {self.path}")
         said = f"{request} is not on the cassette {self.path} of {len(self.entries)} requests"

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypedDict
 from forebay.errors import UpstreamProtocolError
 from forebay.http.client.content import EMPTY, Content, ContentSource, Files
 from forebay.http.client.cookie_jar import CookieJar
+from forebay.http.client.cookies import cookie_field
 from forebay.http.client.redirects import OF_CONTENT, method_after
 from forebay.http.client.url import URL, Fields
 from forebay.testing.client_response import ClientResponse
@@ -93,10 +94,14 @@ class ClientRequest:
         return b"".join((line, encode_headers(fields), b"\r\n"))
 
     def cookie(self, jar: CookieJar) -> str:
-        """The value of the ``cookie`` header; "" for none."""
+        """The value of the ``cookie`` header; "" for none.
+
+        :raises ValueError: one of the request's own would be taken for two.
+        """
         url = self.url
-        pairs = [(name, value) for name, value in jar.pairs(url) if name not in self.cookies]
-        return "; ".join(f"{name}={value}" for name, value in [*pairs, *self.cookies.items()])
+        kept = [f"{name}={value}" for name, value in jar.pairs(url) if name not in self.cookies]
+        own = [cookie_field(self.cookies)] if self.cookies else []
+        return "; ".join((*kept, *own))
 
     def redirected(self, response: ClientResponse) -> ClientRequest:
         """The request that ``response`` asks for (RFC 9110 section 15.4). What was meant for one origin, such as

@@ -8,7 +8,7 @@ from forebay.engine.connection import Connection
 from forebay.errors import UpstreamError, UpstreamProtocolError
 from forebay.http.headers import Headers
 from forebay.http.websocket import WebSocket, WebSocketSettings
-from forebay.http.websocket_client import _Answer, _Request, begin
+from forebay.http.websocket_client import HandshakeAnswer, HandshakeRequest, begin
 from forebay.testing.client_connection import waiting
 from forebay.wire.http1 import STATUS_PHRASES, HeaderPairs
 
@@ -79,7 +79,7 @@ class ClientWebSocket(WebSocket):
         return self.close_code or 0
 
 
-class WebSocketOpening(_Answer):
+class WebSocketOpening(HandshakeAnswer):
     """Sends the handshake and waits for the answer; keeps a refusal."""
 
     __slots__ = ("_body", "_complete", "_raises", "_timeout", "failure")
@@ -95,7 +95,7 @@ class WebSocketOpening(_Answer):
         timeout: float,
         raise_errors: bool,
     ) -> None:
-        super().__init__(_Request(url, settings, headers, subprotocols), None)
+        super().__init__(HandshakeRequest(url, settings, headers, subprotocols), None)
         self._timeout = timeout
         self._raises = raise_errors
         self._body = b""
@@ -112,7 +112,7 @@ class WebSocketOpening(_Answer):
         return Headers(self._head[1]).get_all("set-cookie") if self._head is not None else []
 
     def take_error(self) -> UpstreamError:
-        """See :meth:`_Answer.take_error`."""
+        """See :meth:`HandshakeAnswer.take_error`."""
         head = self._head
         if head is None or head[0] == 101:
             return super().take_error()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -94,7 +94,7 @@ class FaultTransport:
     happened. ``faults`` may be changed at any time, and holds for requests that come then. For what happens on
     connections (slow, cut at a byte, silent) there is :class:`~forebay.testing.FaultProxy`.
 
-    :param seed: of chance: the same requests, one after the other, meet the same faults.
+    :param seed: of chance: the same requests in the same order meet the same faults.
     """
 
     __slots__ = ("_chance", "counts", "faults", "transport")
@@ -129,8 +129,8 @@ class FaultTransport:
         """
         target = request.endpoint.name if request.endpoint is not None else request.url.origin
         cut: int | None = None
-        for fault in self._happening(request):
-            if seconds := fault.latency + fault.jitter * self._chance.random():
+        for fault, seconds in self._happening(request):
+            if seconds:
                 async with fail_after(max(0.0, request.deadline - now())):
                     await sleep(seconds)
             if fault.error is not None:
@@ -149,7 +149,7 @@ class FaultTransport:
         if cut is None:
             return response
         pairs = [(name, value) for name in response.headers for value in response.headers.get_all(name)]
-        return ClientResponse.made(request, response.status, pairs, _cut(response, cut, target))
+        return ClientResponse.made(request, response.status, pairs, _Cut(response, cut, target))
 
     def statistics(self) -> dict[str, Any]:
         """Those of the transport, where it has some, and how many requests met a fault."""
@@ -157,8 +157,9 @@ class FaultTransport:
         found: dict[str, Any] = {} if statistics is None else statistics()
         return found | {"faults": sum(self.counts.values())}
 
-    def _happening(self, request: ClientRequest) -> list[RequestFault]:
-        """The faults of this request, counted."""
+    def _happening(self, request: ClientRequest) -> list[tuple[RequestFault, float]]:
+        """The faults of this request, counted, and how long each takes. All of chance is drawn here, at once, so that
+        requests that are under way at the same time do not change each other's."""
         found = []
         name = str(request)
         for fault in self.faults:
@@ -170,21 +171,39 @@ class FaultTransport:
             if fault.times is not None and count >= fault.times:
                 continue
             self.counts[fault] = count + 1
-            found.append(fault)
+            found.append((fault, fault.latency + fault.jitter * self._chance.random()))
             if fault.error is not None or fault.status is not None:
                 break
         return found
 
 
-async def _cut(response: ClientResponse, most: int, target: str) -> AsyncGenerator[bytes, None]:
-    """The content, up to so many bytes, and then the end of the connection; all of it, where it is not that long."""
-    left = most
-    async with response:
-        async for piece in response.stream():
+class _Cut:
+    """The content of ``response``, up to so many bytes, and then the end of the connection; all of it, where it is not
+    that long. Whoever has it no longer has let go of the response."""
+
+    __slots__ = ("_most", "_pieces", "_response", "_target")
+
+    def __init__(self, response: ClientResponse, most: int, target: str) -> None:
+        self._response = response
+        self._most = most
+        self._target = target
+        self._pieces = response.stream()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = self._most
+        async for piece in self._pieces:
             if len(piece) >= left:
                 if left:
                     yield piece[:left]
-                message = f"{response.request}: a fault of the test (cut after {most} bytes of the content)"
-                raise UpstreamClosed(message, target=target)
+                message = f"{self._response.request}: a fault of the test (cut after {self._most} bytes of the content)"
+                await self.aclose()
+                raise UpstreamClosed(message, target=self._target)
             left -= len(piece)
             yield piece
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
+        await self._response.close()
+
+    def __del__(self) -> None:
+        self._response.discard()

@@ -46,13 +46,13 @@ class Recorder:
     content; what was recorded several times is given in that order, and once each. Secrets are masked before they are
     written, and looked for as masked: ``Authorization``, cookies, and fields whose names say so (``token``,
     ``password``, ...) in headers, queries, forms and JSON. Answers are recorded whole, decompressed, without interim
-    answers and trailers.
+    answers and trailers; so those that never end, and upgrades, cannot be.
 
     :param path: of the cassette.
     :param mode: ``replay``: no request is passed on. ``record``: all are, and the file begins anew. ``auto``: those
         that are not on the cassette are, and are added to it.
     :param transport: of ``record`` and ``auto``; may be None for ``replay``.
-    :param secrets: text that is masked wherever it is, in content too.
+    :param secrets: text that is masked wherever it is, in content too, however URLs, forms and JSON write it.
     :param mask: which fields are masked, by name.
     :param max_content: bytes of the content of a request or of an answer.
     :raises ValueError: there is no such mode, or no transport where one is needed.
@@ -170,6 +170,8 @@ class Recorder:
         self, transport: Transport, request: ClientRequest, name: Wanted, sent: bytes, kind: str
     ) -> ClientResponse:
         async with await transport.send(request) as response:
+            if response.status == 101:
+                raise CassetteError(f"{request} was answered with 101: an upgraded connection cannot be recorded")
             content = await self._content(response)
         headers = [
             (field, value)
@@ -177,14 +179,12 @@ class Recorder:
             if field not in _OF_TRANSFER
             for value in response.headers.get_all(field)
         ]
-        if request.method != "HEAD" and response.status not in (204, 304):
-            headers.append(("content-length", str(len(content))))
         masking = self._masking
         kept = masking.content(content, response.headers.get("content-type", ""))
-        masked: Answered = answered(response.status, masking.headers(headers), kept)
+        masked: Answered = answered(response.status, _sized(masking.headers(headers), response, len(kept)), kept)
         text = as_text(masking.content(sent, kind)) or ""
         self._cassette.add(Entry(name, masked, text, masking.headers(request.headers.pairs())))
-        return ClientResponse.made(request, response.status, headers, content)
+        return ClientResponse.made(request, response.status, _sized(headers, response, len(content)), content)
 
     async def _content(self, response: ClientResponse) -> bytes:
         pieces = []
@@ -197,3 +197,11 @@ class Recorder:
                 )
             pieces.append(piece)
         return b"".join(pieces)
+
+
+def _sized(headers: list[tuple[str, str]], response: ClientResponse, size: int) -> list[tuple[str, str]]:
+    """With the length of the content: where there is none, that which the server says it would have."""
+    length: str | None = str(size)
+    if response.request.method == "HEAD" or response.status in (204, 304):
+        length = response.headers.get("content-length")
+    return headers if length is None else [*headers, ("content-length", length)]

@@ -343,21 +343,28 @@ class ResponseReader:
         """Chunks that are here whole, or the line of one that is not, or of the last one. Small ones are joined."""
         begin = at
         small: list[bytes] = []
+        starts = data.startswith
+        known = b""  # the line of the chunk before: mostly they are all of one size
+        size = 0
         while self._state == _CHUNK_LINE:
-            end = data.find(b"\r\n", at, at + _CHUNK_LINE_SIZE + 2)
-            if end < 0:
-                self._check_chunk_line(data, at)
-                break
-            line = data[at:end]
-            if len(line) > 15 or not line or line.strip(_HEXADECIMAL):
-                line = self._without_extensions(line)
-            size = int(line, 16)
-            after = end + 2 + size
-            if 0 < size < _SMALL and data.startswith(b"\r\n", after):
-                small.append(data[end + 2 : after])
+            if known and starts(known, at):
+                first = at + len(known)
+            else:
+                end = data.find(b"\r\n", at, at + _CHUNK_LINE_SIZE + 2)
+                if end < 0:
+                    self._check_chunk_line(data, at)
+                    break
+                first = end + 2
+                line, known = data[at:end], data[at:first]
+                if len(line) > 15 or not line or line.strip(_HEXADECIMAL):
+                    line, known = self._without_extensions(line), b""
+                size = int(line, 16)
+            after = first + size
+            if 0 < size < _SMALL and starts(b"\r\n", after):
+                small.append(data[first:after])
                 at = after + 2
                 continue
-            at = end + 2
+            at = first
             if small:
                 self._sink.on_body(b"".join(small))
                 small.clear()
@@ -366,7 +373,7 @@ class ResponseReader:
             if not size:
                 self._overhead = 0
                 self._state = _TRAILERS
-            elif data.startswith(b"\r\n", after):
+            elif starts(b"\r\n", after):
                 self._sink.on_body(data[at:after])
                 at = after + 2
             else:

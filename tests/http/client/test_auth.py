@@ -382,6 +382,72 @@ async def test_a_fetch_that_fails_early_leaves_the_old_token_its_time() -> None:
             await client.get("/")
 
 
+async def test_a_clock_that_is_set_back_does_not_make_pauses_longer() -> None:
+    """Neither that after a failure, nor that after a fetch."""
+    issuer = Issuer(clock := Clock(), lasts=None)
+    async with serving(site := Site()) as url, Client(url, auth=Refreshable(issuer, pause=5, clock=clock)) as client:
+        issuer.failure = OSError("down")
+        with pytest.raises(UpstreamError):
+            await _status(client)
+        clock.now -= 3600
+        issuer.failure = None
+        assert await _status(client) == 200
+        clock.now -= 3600
+        taking(site, "t3")
+        assert await _status(client) == 200
+    assert issuer.issued == 3
+
+
+async def test_a_token_that_ends_while_another_one_is_fetched_is_not_used() -> None:
+    """The request fails; that it would be refused is known."""
+    issuer = Issuer(clock := Clock(), lasts=100)
+    async with serving(site := Site()) as url, Client(url, auth=Refreshable(issuer, margin=30, clock=clock)) as client:
+        assert await _status(client) == 200
+        clock.now += 80
+        issuer.failure = OSError("down")
+        issuer.go.clear()
+        asked = asyncio.ensure_future(_status(client))
+        while issuer.issued < 2:
+            await asyncio.sleep(0)
+        clock.now += 30
+        issuer.go.set()
+        with pytest.raises(UpstreamError, match="no token"):
+            await asked
+    assert site.seen == ["Bearer t1"]
+
+
+async def test_a_refused_token_is_not_used_again_where_the_request_cannot_be_sent_again() -> None:
+    """Content that is there once keeps its 401; the next request has another token."""
+    issuer = Issuer(clock := Clock(), lasts=None)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"once"
+
+    async with serving(site := Site()) as url, Client(url, auth=Refreshable(issuer, clock=clock)) as client:
+        assert await _status(client) == 200
+        taking(site, "t2")
+        clock.now += 20
+        assert [(await client.post("/", content=pieces())).status for _ in range(2)] == [401, 200]
+    assert issuer.issued == 2
+
+
+async def test_requests_that_are_cancelled_leave_the_fetch_to_the_others() -> None:
+    """And the last one ends it; the next one begins anew."""
+    issuer = Issuer(clock := Clock())
+    issuer.go.clear()
+    async with serving(Site()) as url, Client(url, auth=(auth := Refreshable(issuer, clock=clock))) as client:
+        one, two = (asyncio.ensure_future(_status(client)) for _ in range(2))
+        while not issuer.issued:
+            await asyncio.sleep(0)
+        one.cancel()
+        await asyncio.wait((one,))
+        two.cancel()
+        await asyncio.wait((two,))
+        issuer.go.set()
+        assert await _status(client) == 200
+    assert auth.statistics() == {"fetches": 2, "failures": 0}
+
+
 async def test_a_fetch_has_its_time() -> None:
     """One that does not come back is a failure."""
     issuer = Issuer(Clock())
@@ -576,6 +642,16 @@ async def test_a_server_has_to_know_the_password_too(rspauth: str | None, mutual
             with pytest.raises(UpstreamProtocolError, match="rspauth"):
                 await client.get("/")
             assert client.statistics()["pool"]["idle"] == client.statistics()["pool"]["total"]
+
+
+async def test_a_server_that_does_not_ask_has_proved_nothing() -> None:
+    """An impostor would not."""
+    async with serving(Site()) as url:
+        async with Client(url, auth=Digest("u", "p", mutual=True)) as client:
+            with pytest.raises(UpstreamProtocolError, match="rspauth is missing"):
+                await client.get("/")
+        async with Client(url, auth=Digest("u", "p")) as client:
+            assert await _status(client) == 200
 
 
 async def test_content_that_is_there_once_keeps_its_401() -> None:

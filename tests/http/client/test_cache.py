@@ -8,6 +8,7 @@ import gzip
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -469,6 +470,7 @@ async def test_a_response_that_is_forgotten_gives_its_connection_back() -> None:
         with capture_logs() as logs:
             await asker.client.get("/a")
             gc.collect()
+            await eventually(lambda: [one for one in logs if one["event"] == "response forgotten"])
         await at_rest(asker.client)
     (forgotten,) = [one for one in logs if one["event"] == "response forgotten"]
     assert "test_cache.py" in forgotten["at"]
@@ -553,6 +555,279 @@ async def test_what_varies_by_something_added_behind_it_is_not_kept() -> None:
             assert response.request.state["cache"] == "miss"
 
 
+async def test_credentials_that_are_added_behind_it_tell_answers_apart() -> None:
+    """One client speaks for several users by ``auth=``, and by URLs: nobody gets what another one was answered."""
+    origin = Origin()
+    async with asking(origin, cache_control="max-age=100") as asker:
+        url = asker.url.replace("http://", "http://{}@")
+        asked: list[tuple[str, dict[str, Any]]] = [
+            ("/me", {"auth": ("alice", "1")}), ("/me", {"auth": ("bob", "2")}), ("/me", {}),
+            (f"{url.format('alice:1')}/a", {}), (f"{url.format('bob:2')}/a", {}), ("/a", {}),
+        ]  # fmt: skip
+        contents = []
+        for place, options in asked:
+            contents.append(await (await asker.client.get(place, **options)).text())
+        assert contents == [f"answer {number}" for number in range(1, 7)]
+        origin.headers["cache-control"] = "max-age=100, private, must-revalidate"
+        for user in ("alice", "bob"):
+            response = await asker.client.get("/private", auth=(user, "1"))
+            await response.read()
+            assert response.request.state["cache"] == "miss"
+
+
+async def test_credentials_that_are_added_before_it_let_it_keep_what_is_for_one() -> None:
+    """Each has its own; those with a name like a secret's count as well."""
+    async with asking(cache_control="max-age=100") as asker:
+        contents = []
+        for token in ("alice", "bob", "alice", "bob"):
+            async with Client(asker.url, middleware=[Bearer(token), asker.cache]) as client:
+                contents.append(await (await client.get("/me")).text())
+        assert contents == ["answer 1", "answer 2", "answer 1", "answer 2"]
+        keys = [(await asker.get(x_api_key=key))[0] for key in ("alice", "bob", "alice", "bob")]
+        assert keys == ["answer 3", "answer 4", "answer 3", "answer 4"]
+
+
+async def test_another_host_is_another_place() -> None:
+    """RFC 9111 section 2: ``host`` is part of the URI that is asked for, and so is the socket; a change of one is none
+    of the other."""
+    async with asking(cache_control="max-age=100") as asker:
+        hosts = [{"host": "a.test"}, {"host": "b.test"}, {}]
+        assert [(await asker.get(**host))[0] for host in hosts * 2] == ["answer 1", "answer 2", "answer 3"] * 2
+        await (await asker.client.post("/a", headers={"host": "a.test"})).read()
+        assert [(await asker.get(**host))[1] for host in hosts] == ["miss", "hit", "hit"]
+
+
+async def test_another_socket_is_another_place(tmp_path: Path) -> None:
+    """Both are called ``http://localhost``."""
+
+    def app(name: str) -> App[Any]:
+        made: App[Any] = App()
+
+        @made.get("/")
+        async def answer() -> Response:
+            return Response(name, headers={"cache-control": "max-age=100"})
+
+        return made
+
+    one, two = (f"unix://{tmp_path}/{name}.sock" for name in ("one", "two"))
+    async with (
+        running(HTTPServer(app("one"), bind=one)),
+        running(HTTPServer(app("two"), bind=two)),
+        Cache() as cache,
+        Client(one, middleware=[cache]) as first,
+        Client(two, middleware=[cache]) as second,
+    ):
+        assert [await (await client.get("/")).text() for client in (first, second, first)] == ["one", "two", "one"]
+    assert cache.statistics()["hit"] == 1
+
+
+@pytest.mark.parametrize(
+    ("shared", "said"),
+    [
+        (True, {"set-cookie": "session=alice"}),
+        (True, {"cache-control": "max-age=100, private"}),
+        (False, {"cache-control": "no-store"}),
+        (False, {"vary": "*"}),
+    ],
+)
+async def test_a_304_may_forbid_to_keep_it_longer(shared: bool, said: dict[str, str]) -> None:
+    """RFC 9111 section 3.2: its headers are those of the answer from then on, as if they had come with it; so nobody
+    gets the cookies of another."""
+    async with asking(cache_control="max-age=100", etag='"a"', options={"shared": shared}) as asker:
+        await asker.get()
+        asker.clock.now += 200
+        asker.origin.headers |= said
+        assert (await asker.get())[:2] == ("answer 1", "revalidated")
+        for name in said:
+            asker.origin.headers.pop(name)
+        content, outcome, response = await asker.get()
+        assert (content, outcome, response.cookies) == ("answer 3", "miss", {})
+
+
+async def test_a_304_may_say_that_it_varies() -> None:
+    """RFC 9111 section 4.1: by something else than it did before."""
+    async with asking(cache_control="max-age=100", etag='"a"') as asker:
+        await asker.get(accept_language="de")
+        asker.clock.now += 200
+        asker.origin.headers["vary"] = "accept-language"
+        assert (await asker.get(accept_language="de"))[1] == "revalidated"
+        asker.origin.headers["etag"] = '"b"'
+        assert (await asker.get(accept_language="en"))[0] != "answer 1"
+        assert (await asker.get(accept_language="de"))[:2] == ("answer 1", "hit")
+
+
+async def test_an_older_answer_does_not_replace_a_newer_one() -> None:
+    """It was asked for before, and took longer to come."""
+    origin, more = Origin(), asyncio.Event()
+
+    async def pieces(number: int) -> AsyncIterator[str]:
+        yield f"begin {number} "
+        if number == 1:
+            await more.wait()
+        yield "end"
+
+    origin.content = pieces
+    async with asking(origin, cache_control="max-age=100") as asker:
+        async with asker.client.get("/a") as response:
+            taken = response.stream()
+            assert await anext(taken) == b"begin 1 "
+            assert (await asker.get())[:2] == ("begin 2 end", "miss")
+            more.set()
+            assert b"".join([piece async for piece in taken]) == b"end"
+        assert (await asker.get())[:2] == ("begin 2 end", "hit")
+
+
+async def test_an_older_304_does_not_replace_a_newer_answer() -> None:
+    """It says that what was kept holds, which it did then."""
+    go = asyncio.Event()
+    arrived = asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        while (asked := await peer.asked()) is not None:
+            if "if-none-match" not in asked.headers:
+                await peer.answer(b"1", headers='ETag: "1"\r\nCache-Control: no-cache\r\n')
+            elif not arrived.is_set():
+                arrived.set()
+                await go.wait()
+                await peer.say(b'HTTP/1.1 304 X\r\nETag: "1"\r\nCache-Control: max-age=100\r\n\r\n')
+            else:
+                await peer.answer(b"2", headers='ETag: "2"\r\nCache-Control: max-age=100\r\n')
+
+    async with playing(play) as server, Cache() as cache, Client(server.url, middleware=[cache]) as client:
+
+        async def text() -> str:
+            return await (await client.get("/")).text()
+
+        assert await text() == "1"
+        slow = asyncio.ensure_future(text())
+        await arrived.wait()
+        assert await text() == "2"
+        go.set()
+        assert (await slow, await text()) == ("1", "2")
+        assert cache.statistics()["hit"] == 1
+
+
+async def test_a_clock_that_is_set_back_makes_nothing_younger() -> None:
+    """How old it is nobody knows then, so the server is asked; what a time server corrects does not count."""
+    async with asking(cache_control="max-age=100") as asker:
+        asker.clock.now += 50_000
+        await asker.get()
+        asker.clock.now -= 1
+        _, outcome, response = await asker.get()
+        assert (outcome, response.headers["age"]) == ("hit", "0")
+        asker.clock.now -= 40_000
+        assert (await asker.get())[:2] == ("answer 2", "miss")
+
+
+@pytest.mark.parametrize("asked", [{"method": "HEAD"}, {"if_none_match": '"a"'}, {"if_modified_since": "x"}])
+async def test_what_is_refreshed_is_the_whole(asked: dict[str, str]) -> None:
+    """Whatever the request was that made it happen: another method, or conditions of the program."""
+    async with asking(cache_control="max-age=10, stale-while-revalidate=1000") as asker:
+        await asker.get()
+        asker.clock.now += 20
+        assert (await asker.get(**asked))[1] == "stale"
+        await eventually(lambda: asker.cache.statistics()["stored"] == 2)
+        assert (await asker.get())[:2] == ("answer 2", "hit")
+        assert asker.origin.asked[1].method == "GET"
+        assert not {"if-none-match", "if-modified-since"} & set(asker.origin.asked[1].headers)
+
+
+async def test_a_refresh_has_what_the_program_told_the_middleware() -> None:
+    """``request.state`` of who asked, and no secrets of its URL in the log where it fails."""
+    seen = []
+
+    async def inner(request: ClientRequest, call_next: Handler[ClientRequest, ClientResponse]) -> ClientResponse:
+        seen.append(request.state.get("tenant"))
+        if len(seen) > 1:
+            raise ConnectFailed(f"{request}: it is down")
+        return await call_next(request)
+
+    async def outer(request: ClientRequest, call_next: Handler[ClientRequest, ClientResponse]) -> ClientResponse:
+        request.state["tenant"] = "t1"
+        return await call_next(request)
+
+    async with (
+        asking(cache_control="max-age=10, stale-while-revalidate=1000") as asker,
+        Client(asker.url, middleware=[outer, asker.cache, inner]) as client,
+    ):
+        await (await client.get("/a?token=s3cret")).read()
+        asker.clock.now += 20
+        with capture_logs() as logs:
+            await (await client.get("/a?token=s3cret")).read()
+            await eventually(lambda: logs)
+    assert seen == ["t1", "t1"]
+    assert logs[0]["event"].startswith("refresh failed")
+    assert "s3cret" not in repr(logs)
+
+
+async def test_a_change_while_the_store_is_about_it() -> None:
+    """What a slow store was told to keep before is forgotten after."""
+
+    class Slow(MemoryStore):
+        __slots__ = ("begun", "go")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.begun = asyncio.Event()
+            self.go = asyncio.Event()
+
+        async def put(self, url: str, owner: str, answer: CachedAnswer) -> None:
+            self.begun.set()
+            await self.go.wait()
+            await super().put(url, owner, answer)
+
+    store = Slow()
+    async with asking(cache_control="max-age=100", options={"store": store}) as asker:
+        slow = asyncio.ensure_future(asker.get())
+        await store.begun.wait()
+        await (await asker.client.post("/a")).read()
+        store.go.set()
+        assert (await slow)[0] == "answer 1"
+        assert (await asker.get())[:2] == ("answer 3", "miss")
+
+
+async def test_tags_that_are_not_ascii_are_sent_back_as_they_came() -> None:
+    """RFC 9110 section 8.8.3 allows any octet above 127."""
+    tags = []
+
+    async def play(peer: Peer) -> None:
+        while (asked := await peer.asked()) is not None:
+            tags.append(asked.headers.get("if-none-match"))
+            head = b'Cache-Control: no-cache\r\nETag: "\xe9"\r\n'
+            if tags[-1] is None:
+                await peer.say(b"HTTP/1.1 200 X\r\nContent-Length: 2\r\n" + head + b"\r\nok")
+            else:
+                await peer.say(b"HTTP/1.1 304 X\r\n" + head + b"\r\n")
+
+    async with playing(play) as server, Cache() as cache, Client(server.url, middleware=[cache]) as client:
+        assert [await (await client.get("/")).text() for _ in range(2)] == ["ok", "ok"]
+    assert tags == [None, '"\xe9"']
+
+
+async def test_a_cancelled_validation_leaves_all_as_it_was() -> None:
+    """The connection goes back or away, and the old answer is still there to be validated."""
+    async with asking(cache_control="max-age=10", etag='"a"') as asker:
+        await asker.get()
+        asker.clock.now += 20
+        asker.origin.wait.clear()
+        asked = asyncio.ensure_future(asker.get())
+        await eventually(lambda: asker.origin.count == 2)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        asker.origin.wait.set()
+        await at_rest(asker.client)
+        assert (await asker.get())[:2] == ("answer 1", "revalidated")
+
+
+async def test_one_user_does_not_make_a_shared_cache_forget() -> None:
+    """An answer to credentials is not kept, and says nothing of the one for all."""
+    async with asking(options={"shared": True}, cache_control="max-age=100") as asker:
+        await asker.get()
+        assert (await asker.get(authorization="a", cache_control="no-cache"))[1] == "miss"
+        assert (await asker.get())[:2] == ("answer 1", "hit")
+
+
 # -- where it is kept
 
 
@@ -577,6 +852,13 @@ async def test_memory_has_bounds() -> None:
     for name in "abcdef":
         await store.remove(name)
     assert store.statistics() | {"evicted": 0} == {"entries": 0, "bytes": 0, "evicted": 0}
+
+
+def test_what_is_kept_is_not_shown() -> None:
+    """Neither cookies nor content, in no error and no log."""
+    shown = repr(CachedAnswer(200, ((b"set-cookie", b"s3cret"),), b"s3cret", (("cookie", "s3cret"),), 0.0, 0.0))
+    assert "s3cret" not in shown
+    assert "status=200" in shown
 
 
 async def test_variants_of_one_url_have_a_bound_and_replace_each_other() -> None:

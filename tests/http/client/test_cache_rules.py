@@ -312,6 +312,14 @@ def test_when_headers_are_the_same(one: list[str], other: list[str], same: bool)
     assert (values[0] == values[1]) is same
 
 
+def test_fields_without_end_are_not_read() -> None:
+    """A hostile server keeps nobody busy with each request for what it once answered."""
+    assert directives(fields("cache-control: " + "a," * 2040 + "max-age=5"))["max-age"] == "5"
+    assert directives(fields("cache-control: max-age=5" + ",a" * 30_000)) == {"no-store": None}
+    assert len(vary_names(fields("vary: " + ",".join(f"a{number}" for number in range(64)))) or ()) == 64
+    assert vary_names(fields("vary: " + ",".join(f"a{number}" for number in range(65)))) is None
+
+
 def test_secrets_tell_apart_and_are_not_kept() -> None:
     """Neither as who it is for, nor in what it varies by."""
     one, other = fields("authorization: Bearer s3cret"), fields("authorization: Bearer other")

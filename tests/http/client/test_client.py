@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -17,18 +18,24 @@ from forebay.errors import (
     ContentTooLarge,
     ContentUndecodable,
     DeadlineExceeded,
+    ForebayError,
     PoolExhausted,
     ReadTimeout,
     TLSFailed,
     TooManyRedirects,
+    UpstreamClosed,
+    UpstreamProtocolError,
     UpstreamStatus,
     WriteTimeout,
 )
 from forebay.http import App, Client, ClientRequest, ClientResponse, HTTPServer, Limits, Request, Response, Timeouts
+from forebay.http.client.auth import Bearer
 from forebay.http.client.trace import Step, Trace
-from forebay.policy import Retry, deadline
+from forebay.http.client.url import parse_url
+from forebay.policy import Backoff, Retry, deadline
 from forebay.service import Service
 from tests.http.client.kit import Peer, at_rest, nothing_left, playing, pool_of, trusting
+from tests.support import eventually
 
 MEBIBYTE = 1024 * 1024
 
@@ -265,6 +272,19 @@ async def test_over_tls() -> None:
             assert (await client.get("/users/1")).status == 200
 
 
+async def test_a_server_that_wants_a_certificate() -> None:
+    """Says so only after the handshake (RFC 8446 section 4.4.2.4): the error tells what it said."""
+    from forebay.engine import TLS, Certificate
+    from tests.engine.connecting import tls_files
+
+    own, ca = tls_files()
+    tls = TLS(Certificate(*own.files), client_auth="required", client_ca=ca)
+    async with served(bind="https://127.0.0.1:0", tls=tls) as server:
+        async with Client(url_of(server, "https"), tls=trusting(), proxy="") as client:
+            with pytest.raises(UpstreamClosed, match="certificate required"):
+                await client.get("/users/1")
+
+
 # What is refused
 
 
@@ -303,6 +323,8 @@ async def test_a_client_that_is_not_started() -> None:
         ({"headers": {"Content-Length": "3"}}, "is of a request"),
         ({"headers": {"a\nb": "3"}}, "not a token"),
         ({"cookies": {"a": "b"}}, "for whom"),
+        ({"base": "unix://"}, "has no path"),
+        ({"base": ["http://ann:secret@a", "http://b"]}, r"'http://\*\*\*@a': must be without a user"),
         ({"base": []}, "no targets"),
         ({"base": "http://x", "proxy": "socks5://x"}, "socks|SOCKS"),
     ],
@@ -363,11 +385,11 @@ async def test_a_server_that_reads_nothing() -> None:
     async def deaf(peer: Peer) -> None:
         await asyncio.sleep(60)
 
-    async with nothing_left(), playing(deaf) as server:
-        async with Client(server.url, timeouts=Timeouts(write=0.2, read=5), proxy="") as client:
-            with pytest.raises(WriteTimeout, match=r"took nothing .* 0\.2 s"):
-                await client.put("/", content=bytes(64 * MEBIBYTE))
-            await at_rest(client)
+    timeouts = Timeouts(write=0.2, read=5)
+    async with nothing_left(), playing(deaf) as server, Client(server.url, timeouts=timeouts, proxy="") as client:
+        with pytest.raises(WriteTimeout, match=r"took nothing .* 0\.2 s"):
+            await client.put("/", content=bytes(64 * MEBIBYTE))
+        await at_rest(client)
 
 
 async def test_a_server_that_is_not_there() -> None:
@@ -454,6 +476,148 @@ async def test_what_is_meant_for_one_origin_is_not_told_another() -> None:
         assert "accept-encoding" in seen["headers"]
 
 
+async def passes(request: ClientRequest, call_next: Any) -> ClientResponse:
+    """A middleware that does nothing."""
+    response: ClientResponse = await call_next(request)
+    return response
+
+
+ELSEWHERE: list[tuple[dict[str, Any], dict[str, Any], str | None, str | None]] = [
+    # of the client, of a request; the authorization that its own origin gets, and the one that another gets
+    ({"auth": ("ann", "pw")}, {}, "Basic YW5uOnB3", None),
+    ({"auth": ("ann", "pw")}, {"middleware": [passes]}, "Basic YW5uOnB3", None),
+    ({"auth": ("ann", "pw")}, {"auth": False}, None, None),
+    ({"auth": ("ann", "pw")}, {"auth": Bearer("t")}, "Bearer t", "Bearer t"),
+    ({"auth": ("ann", "pw")}, {"headers": {"Authorization": "mine"}}, "mine", "mine"),
+    ({"middleware": [Bearer("t")]}, {}, "Bearer t", None),
+    ({"middleware": [passes]}, {"middleware": [Bearer("t")]}, "Bearer t", None),
+    ({"headers": {"Authorization": "all"}}, {}, "all", None),
+    ({"headers": {"Authorization": "all"}, "auth": ("ann", "pw")}, {}, "all", None),
+]
+
+
+@pytest.mark.parametrize(("options", "of_request", "own", "others"), ELSEWHERE)
+async def test_who_is_shown_credentials(
+    options: dict[str, Any], of_request: dict[str, Any], own: str | None, others: str | None
+) -> None:
+    """Those of a client are for the origin of its base URL, also when a request names another from the start, is
+    sent there by a URL object, or is led back from there."""
+    async with asking(**options) as client, served() as other:
+        base, there = str(client).split()[1].rstrip("/"), f"{url_of(other)}/echo"
+        back = f"{url_of(other)}/to?where={base}/echo"
+        for url, shown in (("/echo", own), (f"{base}/echo", own), (there, others), (parse_url(there), others)):
+            seen = await (await client.get(url, **of_request)).json()
+            assert seen["headers"].get("authorization") == shown, url
+        for url in ("/to?where=" + quote(back), "/to?where=" + quote(there)):
+            seen = await (await client.get(url, **of_request)).json()
+            assert "authorization" not in seen["headers"], url
+
+
+async def test_users_in_urls() -> None:
+    """Are shown to where the URL leads, unless there is another ``auth``, and are in no text."""
+    async with served() as server, served() as other:
+        base, there = url_of(server), url_of(other)
+        async with Client(base.replace("//", "//ann:pw@"), proxy="") as client:
+
+            async def shown(url: str, **options: Any) -> str | None:
+                seen = await (await client.get(url, **options)).json()
+                found: str | None = seen["headers"].get("authorization")
+                return found
+
+            assert await shown("/echo") == "Basic YW5uOnB3"
+            assert await shown(f"{there}/echo") is None
+            with_user = f"{there}/echo".replace("//", "//bob:secret@")
+            assert await shown(with_user) == "Basic Ym9iOnNlY3JldA=="
+            assert await shown(with_user, auth=("x", "y")) == "Basic eDp5"
+            assert await shown(with_user, auth=False) is None
+            assert await shown(f"{there}/to?where={base}/echo".replace("//", "//bob:secret@", 1)) is None
+            response = await client.get(with_user)
+            assert "secret" not in f"{response!r} {response.request} {response.url} {client!r}"
+            with pytest.raises(UpstreamProtocolError) as caught:
+                await client.get("/to", params={"where": with_user})
+            assert "secret" not in str(caught.value).partition("redirected")[2]  # before that is what was asked for
+        async with Client(base.replace("//", "//ann:pw@"), auth=("x", "y"), proxy="") as client:
+            assert await shown("/echo") == "Basic eDp5"
+            assert "pw" not in repr(client)
+
+
+async def test_headers_in_a_list() -> None:
+    """Come as often as they are given, in place of the client's, in whichever case."""
+    asked: list[list[bytes]] = []
+
+    async def play(peer: Peer) -> None:
+        while True:
+            head = await peer.reader.readuntil(b"\r\n\r\n")
+            asked.append([line for line in head.split(b"\r\n") if line.startswith(b"x-")])
+            await peer.answer()
+
+    of_all = [("x-a", "0"), ("X-A", "1"), ("x-b", "2")]
+    async with nothing_left(), playing(play) as server, Client(server.url, headers=of_all, proxy="") as client:
+        await client.get("/")
+        await client.get("/", headers=[("X-A", "3"), ("x-a", "4")])
+        await client.get("/", headers={"X-A": "5"})
+        await client.get("/", headers={})
+    every = [b"x-a: 0", b"x-a: 1", b"x-b: 2"]
+    assert asked == [every, [b"x-b: 2", b"x-a: 3", b"x-a: 4"], [b"x-b: 2", b"x-a: 5"], every]
+
+
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"param": {"a": 1}}, TypeError, "request option param: there is none; there are auth, content, cookies"),
+    ({"data": b"", "allow_redirects": False}, TypeError, "option allow_redirects, data"),
+    ({"timeouts": 5}, TypeError, r"timeouts 5: must be Timeouts, as in Timeouts\(total=5\)"),
+    ({"headers": {"x": 5}}, TypeError, "header 'x': must be text, and its value too, not int"),
+    ({"headers": "x: y"}, TypeError, "headers of type str: must be a mapping, or pairs"),
+    ({"auth": "s3cret"}, TypeError, "auth of type str: must be"),
+    ({"auth": ("a", "b", "c")}, TypeError, "auth of type tuple"),
+    ({"auth": ("a:b", "c")}, ValueError, "without a colon"),
+    ({"redirects": "yes"}, TypeError, "redirects 'yes': must be Redirects"),
+    ({"redirects": -1}, ValueError, "limit -1"),
+    ({"trace": "yes"}, TypeError, "trace of type str"),
+    ({"middleware": passes}, TypeError, "middleware of type function: must be a list"),
+    ({"idempotent": "no"}, TypeError, "idempotent 'no': must be True, False or None"),
+    ({"expect_continue": 1}, TypeError, "expect_continue 1: must be True"),
+    ({"cookies": "a=b"}, TypeError, "cookies of type str: must be a mapping"),
+    ({"cookies": {"a": 1}}, TypeError, "cookie 'a': must be text, and its value too, not int"),
+    ({"cookies": {"a": "b; c=d"}}, ValueError, "value of cookie 'a'"),
+    ({"cookies": {"a; b": "c"}}, ValueError, "cookie name 'a; b'"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "said"), WRONG)
+async def test_options_that_make_no_sense(options: dict[str, Any], error: type[Exception], said: str) -> None:
+    """Are refused where the request is made, by name, with what there is; and for a client too, where it has them."""
+    async with asking() as client:
+        with pytest.raises(error, match=said) as caught:
+            client.get("/", **options)
+        assert "s3cret" not in str(caught.value)
+    if not {"param", "data", "idempotent", "expect_continue"} & set(options):
+        with pytest.raises(error, match=said):
+            Client("http://x", **options)
+
+
+async def test_options_that_say_nothing() -> None:
+    """None is as if it was not given, but for ``json``, which is ``null`` then."""
+    async with asking(headers={"x-a": "1"}, auth=("ann", "pw")) as client:
+        nothing: dict[str, Any] = dict.fromkeys(
+            ("params", "headers", "cookies", "content", "form", "files", "timeouts", "auth", "redirects", "middleware",
+             "trace", "idempotent", "expect_continue")
+        )  # fmt: skip
+        plain = await (await client.get("/echo")).json()
+        assert await (await client.get("/echo", **nothing)).json() == plain
+        empty: dict[str, Any] = {"params": {}, "headers": [], "cookies": {}, "middleware": []}
+        assert await (await client.get("/echo", **empty)).json() == plain
+        assert (await (await client.post("/echo", json=None)).json())["size"] == 4
+        assert (await (await client.post("/echo", content=b"")).json())["size"] == 0
+
+
+async def test_a_request_may_have_more_time_than_the_client_gives() -> None:
+    """Its timeouts are in place of all of the client's."""
+    async with asking(timeouts=Timeouts(total=0.05)) as client:
+        response = await client.get("/slow?seconds=0.2", timeouts=Timeouts(total=None))
+        assert await response.text() == "late"
+        assert "request-timeout-ms" not in response.request.headers
+
+
 async def test_cookies_are_kept_when_that_is_said() -> None:
     """And not by default: a client is mostly not one user."""
     async with asking(cookies=True) as client:
@@ -463,6 +627,37 @@ async def test_cookies_are_kept_when_that_is_said() -> None:
     async with asking() as client:
         await client.get("/login")
         assert "cookie" not in (await (await client.get("/echo")).json())["headers"]
+
+
+async def test_cookies_that_a_redirect_sets() -> None:
+    """Or deletes, are newer than those that the request has brought, which others go on without a change."""
+    asked: list[str | None] = []
+
+    async def play(peer: Peer) -> None:
+        while (one := await peer.asked()) is not None:
+            asked.append(one.headers.get("cookie"))
+            if one.target == "/in":
+                await peer.answer(status=302, headers="Location: /\r\nSet-Cookie: session=new\r\n")
+            elif one.target == "/out":
+                await peer.answer(status=302, headers="Location: /\r\nSet-Cookie: session=; Max-Age=0\r\n")
+            else:
+                await peer.answer()
+
+    async with nothing_left(), playing(play) as server, Client(server.url, cookies=True, proxy="") as client:
+        await client.get("/in", cookies={"session": "old", "a": "b"})
+        await client.get("/")
+        await client.get("/", cookies={"session": "old"})
+        await client.get("/out", cookies={"session": "old"})
+        await client.get("/", headers=[("cookie", "a=b"), ("cookie", "c=d")])
+    assert asked == [
+        "session=old; a=b",
+        "session=new; a=b",
+        "session=new",
+        "session=old",
+        "session=old",
+        None,
+        "a=b; c=d",
+    ]
 
 
 async def test_middleware_is_around_each_request_in_order() -> None:
@@ -502,6 +697,7 @@ async def test_a_trace_tells_what_happened_in_order() -> None:
         assert first.trace is not None
         assert [event.step for event in first.trace.events] == [
             Step.POOL_WAIT,
+            Step.DIAL_START,
             Step.CONNECT_START,
             Step.CONNECT_DONE,
             Step.GOT_CONNECTION,
@@ -547,6 +743,169 @@ async def test_the_server_is_asked_before_content_is_sent() -> None:
         assert await response.read() == b"hello"
         assert (await client.put("/no", content=b"hello", expect_continue=True)).status == 413
         await at_rest(client)
+
+
+async def test_a_redirect_that_is_refused_does_not_keep_its_connection() -> None:
+    """However much content it has."""
+
+    async def play(peer: Peer) -> None:
+        while await peer.asked() is not None:
+            await peer.answer(bytes(MEBIBYTE), 302, "Location: ftp://elsewhere/\r\n")
+
+    async with nothing_left(), playing(play) as server, Client(server.url, proxy="") as client:
+        with pytest.raises(UpstreamProtocolError, match="to nowhere") as caught:
+            await client.get("/")
+        await at_rest(client)
+        del caught
+
+
+async def test_a_request_can_be_made_a_task() -> None:
+    """Of its own, or of a group; cancelled, it leaves nothing."""
+    async with asking() as client:
+        assert (await asyncio.create_task(client.get("/users/1"))).status == 200
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(client.get(f"/users/{number}")) for number in range(5)]
+        assert [(await task.result().json(User)).id for task in tasks] == list(range(5))
+        slow = asyncio.create_task(client.get("/slow"))
+        await asyncio.sleep(0.05)
+        slow.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await slow
+        await at_rest(client)
+        client.get("/users/1").close()  # without a warning
+
+
+async def test_what_has_begun_is_not_drained_away() -> None:
+    """A redirect to follow, and a try to come, are of requests under way."""
+    asked: list[str] = []
+    first = asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        while (one := await peer.asked()) is not None:
+            asked.append(one.target)
+            first.set()
+            if len(asked) == 1:
+                await asyncio.sleep(0.05)
+                await peer.answer(status=302, headers="Location: /next\r\n")
+            else:
+                await peer.answer(status=503 if len(asked) == 2 else 200)
+
+    async with nothing_left(), playing(play) as server:
+        client = Client(server.url, retry=Retry(backoff=Backoff(initial=0.05), budget_share=None), proxy="")
+        await client.start()
+        under_way = asyncio.create_task(client.get("/"))
+        await first.wait()
+        await client.drain()
+        assert under_way.done()
+        assert (under_way.result().status, asked) == (200, ["/", "/next", "/next"])
+        await client.stop()
+
+
+async def test_a_stop_in_the_middle_of_draining() -> None:
+    """Ends both the request that is waited for, and the waiting."""
+
+    async def deaf(peer: Peer) -> None:
+        await asyncio.sleep(60)
+
+    async with nothing_left(), playing(deaf) as server:
+        client = Client(server.url, proxy="")
+        await client.start()
+        under_way = asyncio.create_task(client.get("/"))
+        await eventually(lambda: server.connections == 1)
+        draining = asyncio.create_task(client.drain())
+        await asyncio.sleep(0)
+        await client.stop()
+        await asyncio.wait_for(draining, 2)
+        with pytest.raises(ForebayError):
+            await under_way
+
+
+class Slow:
+    """A transport whose start takes until it is told, and which counts."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.go_on = asyncio.Event()
+        self.error = error
+        self.stopped = 0
+
+    async def start(self) -> None:
+        """See Transport."""
+        await self.go_on.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def stop(self) -> None:
+        """See Transport."""
+        self.stopped += 1
+
+    drain = start
+
+    async def send(self, request: ClientRequest) -> ClientResponse:
+        """See Transport."""
+        return ClientResponse.made(request, 200)
+
+
+class Closes:
+    """A middleware that is closed."""
+
+    closed = 0
+
+    async def __call__(self, request: ClientRequest, call_next: Any) -> ClientResponse:
+        response: ClientResponse = await call_next(request)
+        return response
+
+    def close(self) -> None:
+        """At the client's end."""
+        self.closed += 1
+
+
+async def test_a_start_that_comes_to_nothing() -> None:
+    """Fails, is stopped, or is begun twice: what has begun is ended, and the client is used up."""
+    layer, transport = Closes(), Slow(OSError("no"))
+    client = Client("http://x", transport=transport, middleware=[layer])
+    transport.go_on.set()
+    with pytest.raises(OSError, match="no"):
+        await client.start()
+    assert (client.state, transport.stopped, layer.closed) == ("stopped", 1, 1)
+    client = Client("http://x", transport=(transport := Slow()))
+    starting = asyncio.create_task(client.start())
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="was started before"):
+        await client.start()
+    with pytest.raises(RuntimeError, match="is starting"):
+        client.get("/")
+    await client.stop()
+    transport.go_on.set()
+    with pytest.raises(RuntimeError, match="stopped before it had started"):
+        await starting
+    assert client.state == "stopped"
+    assert transport.stopped == 2  # the second time is for what it began in between
+    client = Client("http://x", transport=(transport := Slow()))
+    starting = asyncio.create_task(client.start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert (client.state, transport.stopped) == ("stopped", 1)
+
+
+async def test_middleware_is_fixed_when_it_starts() -> None:
+    """Until then some may be added."""
+    seen: list[str] = []
+
+    async def added(request: ClientRequest, call_next: Any) -> ClientResponse:
+        seen.append(request.url.path)
+        return await passes(request, call_next)
+
+    transport = Slow()
+    transport.go_on.set()
+    client = Client("http://x", transport=transport)
+    middleware: Any = client.middleware
+    middleware.append(added)
+    async with client:
+        await client.get("/a")
+        await client.get("/b", middleware=[passes])
+        assert seen == ["/a", "/b"]
+        assert not hasattr(client.middleware, "append")
 
 
 async def test_it_drains() -> None:

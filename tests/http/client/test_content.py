@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import io
 import os
+import tempfile
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +21,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from forebay.http.client import sources
 from forebay.http.client.content import EMPTY, Content, File, Streamed, encode_content, with_progress
@@ -119,6 +121,14 @@ def test_no_content_is_one_object() -> None:
         ({"files": {"a": ("a.txt", b"", "text/plain\r\nx: y")}}, ValueError, "media type"),
         ({"files": {"a": ("a.txt", Content(b""), "text/plain\r\nx: y")}}, ValueError, "media type"),
         ({"files": {"a": Path("/no/such/file")}}, FileNotFoundError, "/no/such/file"),
+        ({"files": {"a": ("a.txt",)}}, TypeError, "file 'a': must be .*has 1 values"),
+        ({"files": {"a": ("a.txt", b"", "text/plain", {})}}, TypeError, "file 'a': must be .*has 4 values"),
+        ({"files": {"a": (Path("a"), b"")}}, TypeError, "name .*must be text"),
+        ({"files": {1: b""}}, TypeError, "name 1 of a field or file: must be text, not int"),
+        ({"files": {"a": b""}, "form": {1: "a"}}, TypeError, "name 1 of a field or file"),
+        ({"files": "a=1"}, TypeError, "files of type str: must be a mapping"),
+        ({"files": {"a": b""}, "form": {"b": "\ud800"}}, ValueError, "fields must be Unicode"),
+        ({"files": {"\ud800": b""}}, ValueError, "fields must be Unicode"),
     ],
 )
 def test_what_is_no_content(options: Any, error: type[Exception], match: str) -> None:
@@ -159,6 +169,11 @@ async def test_an_async_iterable_of_known_length() -> None:
     with pytest.raises(ValueError, match="it ended after 3 of 4 bytes"):
         await sent(Streamed(pieces_of("ab", "c"), length=4))
     content, got = Streamed(pieces_of("ab", "cd"), length=3), b""
+    with pytest.raises(ValueError, match="more than 3 bytes"):
+        async for piece in content.pieces():
+            got += piece
+    assert got == b"ab"
+    content, got = Streamed(pieces_of("ab", "c", "", "d"), length=3), b""
     with pytest.raises(ValueError, match="more than 3 bytes"):
         async for piece in content.pieces():
             got += piece
@@ -244,6 +259,64 @@ async def test_a_pipe() -> None:
         assert [piece async for piece in pieces] == [b"def"]
         with pytest.raises(ValueError, match="cannot seek, and so cannot be sent twice"):
             await sent(content)
+
+
+async def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """Are refused by name, and not when half of the request was sent."""
+    with (tmp_path / "out").open("wb") as file, pytest.raises(ValueError, match="out': must be open for reading"):
+        encode_content(file)
+    with (tmp_path / "out").open("rb") as closed:
+        pass
+    with pytest.raises(ValueError, match="closed"):
+        encode_content(closed)
+    with tempfile.NamedTemporaryFile("w+") as text, pytest.raises(TypeError, match="open in binary mode, and gave str"):
+        text.write("abc")
+        text.flush()
+        text.seek(0)
+        await sent(encode_content(text))
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with os.fdopen(reading, "rb") as pipe, pytest.raises(ValueError, match="must be in blocking mode"):
+        encode_content(pipe)
+    os.close(writing)
+
+
+async def test_pipes_keep_no_file_waiting(tmp_path: Path) -> None:
+    """However many of them have nothing to read; and their threads end with them, also when nobody waits any more."""
+    before = threading.active_count()
+    pipes = [os.pipe() for _ in range(12)]
+    files = [os.fdopen(reading, "rb") for reading, _ in pipes]
+    tasks = [asyncio.create_task(sent(encode_content(file))) for file in files]
+    path = tmp_path / "a"
+    path.write_bytes(MEGABYTE)
+    await eventually(lambda: threading.active_count() >= before + 12)
+    assert await asyncio.wait_for(sent(File(path)), 5) == MEGABYTE
+    for task in tasks[6:]:
+        task.cancel()
+    for _, writing in pipes:
+        os.write(writing, b"abc")
+        os.close(writing)
+    assert await asyncio.gather(*tasks[:6]) == [b"abc"] * 6
+    await eventually(lambda: threading.active_count() <= before)
+    for file in files:
+        file.close()
+
+
+async def test_giving_up_is_nothing_to_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An upload that is cancelled while a thread reads, opens or waits for its turn: no warning, and no error."""
+    path = tmp_path / "a"
+    path.write_bytes(MEGABYTE)
+    with capture_logs() as told:
+        for turns in range(30):
+            tasks = [asyncio.create_task(sent(File(path))) for _ in range(8)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=5)
+        assert await sent(File(path)) == MEGABYTE
+        await eventually(lambda: not any(thread.name.startswith("files-") for thread in threading.enumerate()))
+    assert (told, caplog.records) == ([], [])
 
 
 @pytest.mark.parametrize("size", [1, 262144, 1048576])
@@ -446,18 +519,46 @@ async def test_a_form_of_unknown_length() -> None:
         await sent(content)
 
 
-@given(st.dictionaries(st.text(max_size=10), st.text(max_size=20), max_size=3), st.binary(max_size=200))
-def test_any_form_arrives(form: dict[str, str], data: bytes) -> None:
-    """Whatever its fields hold, none of them becomes a part of its own."""
+def test_names_on_the_disk(tmp_path: Path) -> None:
+    """What is not UTF-8 is replaced, as by browsers; a path in bytes is one; a descriptor, or the like, has no name."""
+    path = os.fsencode(tmp_path) + b"/\xff.txt"
+    with open(path, "wb"):
+        pass
+    assert File(Path(os.fsdecode(path))).name == "\ufffd.txt"
+    with open(path, "rb") as file:
+        assert File(file).name == "\ufffd.txt"
+        assert encode_content(files={"a": file}).length
+    with open(os.open(path, os.O_RDONLY), "rb") as file:
+        assert File(file).name == ""
+    assert File(io.BytesIO()).name == ""
+
+
+ANY_TEXT = st.text(st.characters(blacklist_categories=[]) | st.sampled_from('"\\\r\n\0;'), max_size=10)
+
+
+@given(
+    st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3),
+    st.binary(max_size=200),
+    ANY_TEXT,
+    ANY_TEXT,
+    ANY_TEXT | st.sampled_from(["text/plain", "a\r\nb: c"]),
+)
+def test_any_form_arrives(form: dict[str, str], data: bytes, name: str, filename: str, kind: str) -> None:
+    """Whatever its fields hold, and whatever its file is called, none of them becomes a part, or a line, of its own."""
     try:
-        content = encode_content(form=form, files={"f": data})
-    except UnicodeEncodeError:
-        return  # half a character
+        content = encode_content(form=form, files={name: (filename, data, kind)})
+    except ValueError:
+        return  # half a character, or no media type
     assert content.data is not None
     boundary = content.kind.partition("=")[2].encode()
     parts = content.data.split(b"--" + boundary)
     assert len(parts) == len(form) + 3
-    assert parts[-2].endswith(b"\r\n\r\n" + data + b"\r\n")
+    head, _, body = parts[-2].partition(b"\r\n\r\n")
+    assert body == data + b"\r\n"
+    lines = head.split(b"\r\n")[1:]
+    assert [line.partition(b":")[0] for line in lines] == [b"content-disposition", b"content-type"]
+    assert not any(b"\r" in line or b"\n" in line for line in lines)
+    assert lines[0].count(b'"') == 4
     for part, value in zip(parts[1:], form.values(), strict=False):
         head, _, body = part.partition(b"\r\n\r\n")
         assert head.count(b"\r\n") == 1

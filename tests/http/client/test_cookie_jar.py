@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -248,17 +249,22 @@ def test_their_order() -> None:
 
 
 def test_one_of_a_name_domain_and_path() -> None:
-    """Those that differ in any of the three are others; whether a host alone gets it is none of them."""
+    """Those that differ in any of the three are others. So is one that is not for one host alone: a subdomain cannot
+    replace, or remove, what its parent keeps to itself."""
     jar = CookieJar(clock=lambda: 1000.0)
     url = parse_url("http://a.example/")
     jar.receive("a=1", url)
-    jar.receive("a=2; Domain=a.example", url)
+    jar.receive("a=2", url)
     assert jar.pairs(url) == [("a", "2")]
     jar.receive("a=3; Path=/b", url)
     jar.receive("A=4", url)
     assert jar.pairs(parse_url("http://a.example/b")) == [("a", "3"), ("a", "2"), ("A", "4")]
     assert jar["a"] == "3"
     assert len(jar) == 3
+    jar.receive("a=5; Domain=a.example; Path=/", parse_url("http://evil.a.example/"))
+    assert jar.pairs(url) == [("a", "2"), ("A", "4"), ("a", "5")]
+    jar.receive("a=; Domain=a.example; Path=/; Max-Age=0", parse_url("http://evil.a.example/"))
+    assert jar.pairs(url) == [("a", "2"), ("A", "4")]
 
 
 def test_they_expire() -> None:
@@ -320,6 +326,41 @@ def test_bounds() -> None:
     assert len(jar) == 3000
     jar.clear()
     assert len(jar) == 0
+
+
+def test_secure_cookies_stay_longest() -> None:
+    """Whoever is between a client and a server without TLS cannot push out those of the one with it."""
+    jar = CookieJar()
+    secure, open_ = parse_url("https://x.example/"), parse_url("http://x.example/")
+    jar.receive("session=1; Secure; Path=/", secure)
+    for number in range(200):
+        jar.receive(f"n{number}=1", open_)
+    assert (jar.get("session"), len(jar)) == ("1", 50)
+    for number in range(5000):
+        jar.receive(f"n{number}=1", parse_url(f"http://h{number % 100}.example/"))
+    assert (jar.get("session"), len(jar)) == ("1", 3000)
+
+
+def test_a_flood_is_read_quickly() -> None:
+    """One line of a mebibyte, and many lines when the jar is full."""
+    jar = CookieJar()
+    for number in range(3000):
+        jar.receive(f"n{number}=v; Max-Age=100", parse_url(f"http://h{number % 60}.example/"))
+    url = parse_url("http://evil.example/")
+    before = time.process_time()
+    for line in ("a=" + "x" * 2**20, "a=b" + ";" * 2**20, "a=b; Expires=" + "9" * 2**20, "=" * 2**20):
+        jar.receive(line, url)
+    for number in range(200):
+        jar.receive(f"e{number}=v", url)
+    assert time.process_time() - before < 2.0
+    assert len(jar) == 3000
+
+
+def test_leading_zeros_of_an_age() -> None:
+    """Are digits like others."""
+    jar = CookieJar(clock=lambda: 1000.0)
+    jar.receive(f"a=1; Max-Age={'0' * 20}5", parse_url("http://x/"))
+    assert "a" in jar
 
 
 def test_by_hand() -> None:

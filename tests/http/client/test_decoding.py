@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import random
 import time
 import tracemalloc
 import zlib
@@ -309,6 +310,18 @@ def test_the_limit_is_met_exactly() -> None:
         with pytest.raises(ContentTooLarge):
             decode(name, [encoded], 99_999)
     assert decode("gzip", [gzip.compress(b"")], 0) == b""
+
+
+@pytest.mark.parametrize("name", ["gzip", "br", "zstd"])
+def test_pieces_are_not_many_more_than_what_came(name: str) -> None:
+    """Content that does not become longer comes in pieces as large as those that were fed, or those of 16 KiB."""
+    content = random.Random(1).randbytes(1_000_000)
+    encoded = ENCODERS[name][0](content)
+    decoder = content_decoder(name, len(content))
+    assert decoder is not None
+    pieces = [piece for at in range(0, len(encoded), 65536) for piece in decoder.feed(encoded[at : at + 65536])]
+    assert b"".join(pieces) == content
+    assert len(pieces) <= 150
 
 
 def test_pieces_are_made_when_they_are_taken() -> None:

@@ -165,6 +165,8 @@ def test_a_user_name_that_is_not_ascii() -> None:
         "username*=UTF-8''J%C3%A4s%C3%B8n%20Doe,"
         in DigestSession(challenge, "Jäsøn Doe", "x").answer("GET", "/", b"")[0]
     )
+    name = DigestSession(challenge, "ä/~*'", "x").answer("GET", "/", b"")[0]
+    assert "username*=UTF-8''%C3%A4%2F~%2A%27," in name, "RFC 5987 section 3.2.1: attr-char has neither / nor *"
     assert 'username="a\\"b\\\\c",' in DigestSession(challenge, 'a"b\\c', "x").answer("GET", "/", b"")[0]
 
 

@@ -6,8 +6,10 @@ import asyncio
 import errno
 import gzip
 import json
+import os
 import random
 import resource
+import stat
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -28,7 +30,11 @@ from forebay.errors import (
 from forebay.http import App, FileResponse, HTTPServer, Request, Response
 from forebay.http.client.client import Client
 from forebay.http.client.download import Downloaded, download, save_response
+from forebay.http.client.request import ClientRequest
+from forebay.http.client.response import ClientResponse
 from forebay.http.client.settings import Timeouts
+from forebay.http.client.url import parse_url
+from forebay.http.headers import MutableHeaders
 from forebay.policy.backoff import Backoff
 from tests.http.client.kit import Asked, Peer, at_rest, playing
 from tests.support import eventually, free_port, open_descriptors, running
@@ -292,6 +298,7 @@ async def test_all_of_it_was_there(tmp_path: Path) -> None:
         (TAG + "Content-Encoding: identity\r\n", None),
         ("", None),
     ],
+    ids=["tag", "date", "both", "weak", "bare", "no-date", "no-dates", "same-second", "coded", "nothing"],
 )
 async def test_what_says_which_version(tmp_path: Path, headers: str, validator: str | None) -> None:
     """A strong tag, or a date that is exact; without one of them all begins anew."""
@@ -510,6 +517,81 @@ async def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"file\.part"):
             await get(script, client, tmp_path / "file")
         assert not script.asked
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o400, 0o664])
+async def test_permissions_stay(tmp_path: Path, mode: int) -> None:
+    """What is private stays so, also while it is written; the bits of other kinds go."""
+    path = tmp_path / "file"
+    path.touch()
+    path.chmod(mode | 0o4000)
+    before = os.umask(0o022)
+    try:
+        async with scripted(whole(cut=300_000), part(), whole()) as (script, client):
+            with pytest.raises(UpstreamClosed):
+                await get(script, client, path, attempts=1)
+            for left in (path.with_name("file.part"), path.with_name("file.part.json")):
+                assert not stat.S_IMODE(left.stat().st_mode) & ~(mode | 0o600)
+            await get(script, client, path)
+            assert (stat.S_IMODE(path.stat().st_mode), path.read_bytes()) == (mode, DATA)
+            await save_response(await client.get(script.url), path)
+            assert (stat.S_IMODE(path.stat().st_mode), path.read_bytes()) == (mode, DATA)
+    finally:
+        os.umask(before)
+
+
+async def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """Such as /dev/null, also through a link; a link to a file is replaced, and not what it leads to."""
+    fifo, link = tmp_path / "fifo", tmp_path / "link"
+    os.mkfifo(fifo)
+    link.symlink_to(fifo)
+    async with scripted(whole(), whole()) as (script, client):
+        for path in (fifo, link):
+            with pytest.raises(OSError, match="must be a regular file"):
+                await get(script, client, path)
+        made = ClientResponse.made(ClientRequest("GET", parse_url("http://a/"), MutableHeaders()), 200)
+        for path in (fifo, link, tmp_path):
+            with pytest.raises(OSError, match=r"regular file|directory"):
+                await save_response(made, path)
+        assert left_at(fifo) == {"fifo", "link"}
+        assert link.is_symlink()
+        for target in (tmp_path / "target", tmp_path / "nowhere"):
+            link.unlink()
+            link.symlink_to(target)
+            (tmp_path / "target").write_bytes(b"before")
+            await get(script, client, link)
+            assert (link.is_symlink(), link.read_bytes()) == (False, DATA)
+            assert (tmp_path / "target").read_bytes() == b"before"
+
+
+async def test_a_note_that_leads_elsewhere(tmp_path: Path) -> None:
+    """Nothing is written through a link, and a FIFO is not waited for."""
+    path, note, victim = tmp_path / "file", tmp_path / "file.part.json", tmp_path / "victim"
+    makes: list[Callable[[], None]] = [lambda: note.symlink_to(victim), lambda: os.mkfifo(note)]
+    for make in makes:
+        victim.write_bytes(b"precious")
+        make()
+        async with scripted(whole(cut=300_000), part()) as (script, client):
+            assert (await asyncio.wait_for(get(script, client, path), 5)).requests == 2
+        assert victim.read_bytes() == b"precious"
+        assert path.read_bytes() == DATA
+        assert left_at(path) == {"file", "victim"}
+
+
+@pytest.mark.parametrize(
+    ("first", "tag"),
+    [
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\nETag: "one"\r\n\r\nabc', ""),
+        (b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nETag: "one"\r\n\r\n3\r\nabc\r\n', 'ETag: "two"\r\n'),
+    ],
+)
+async def test_nothing_behind_a_part_of_another_version(tmp_path: Path, first: bytes, tag: str) -> None:
+    """It is not all of it only because the other one ends just there."""
+    path = tmp_path / "file"
+    none = f"HTTP/1.1 416 X\r\nContent-Range: bytes */3\r\n{tag}Content-Length: 0\r\n\r\n".encode()
+    async with scripted(first, none, whole(b"xyz")) as (script, client):
+        assert (await get(script, client, path)).requests == 3
+    assert path.read_bytes() == b"xyz"
 
 
 async def test_two_downloads_of_one_file(tmp_path: Path) -> None:

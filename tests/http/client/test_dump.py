@@ -11,9 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay.http.client.client import Client
-from forebay.http.client.dump import dump_request, dump_response, masked_url, render
+from forebay.http.client.dump import dump_request, dump_response, leg_of, masked_url, render
+from forebay.http.client.request import ClientRequest
+from forebay.http.client.response import ClientResponse
 from forebay.http.client.secret_fields import SECRETS, Secrets
 from forebay.http.client.trace import Step, Trace
+from forebay.http.client.url import parse_url
+from forebay.http.headers import MutableHeaders
 from tests.http.client.kit import Peer, answering, playing
 
 SECRET = "hunter2-Zq8"
@@ -73,6 +77,25 @@ async def test_redirects_are_told_apart() -> None:
     assert dump_response(response.history[0]).endswith(b"gone")
     assert response.trace is not None
     assert dump_request(response.trace) == dump_request(response.history[0]) + dump_request(response)
+
+
+async def test_the_answer_is_not_that_of_a_try_that_was_given_up() -> None:
+    """The first of two tries has won, and the second began last."""
+    trace = Trace(keep_bytes=1000)
+    trace.mark(Step.GOT_CONNECTION, 0.0)
+    trace.note_sent(b"GET /1 HTTP/1.1\r\n\r\n")
+    other = trace.fork()
+    other.mark(Step.RETRY, 1.0, attempt=2, hedge=True)
+    other.mark(Step.GOT_CONNECTION, 1.0)
+    other.note_sent(b"GET /2 HTTP/1.1\r\n\r\n")
+    trace.note_received(b"HTTP/1.1 200 OK\r\n\r\n")
+    trace.mark(Step.HEAD, 2.0, status=200)
+    other.mark(Step.FAILED, 3.0, error="given up")
+    assert leg_of(trace, 0) == 0
+    request = ClientRequest("GET", parse_url("http://a.test/"), MutableHeaders(), trace=trace)
+    response = ClientResponse.made(request, 200)
+    assert dump_request(response) == b"GET /1 HTTP/1.1\r\n\r\n"
+    assert dump_response(response) == b"HTTP/1.1 200 OK\r\n\r\n"
 
 
 async def test_without_kept_bytes() -> None:

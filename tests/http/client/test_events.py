@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from forebay.engine.reconnecting import ClientState
 from forebay.errors import (
@@ -282,6 +283,24 @@ async def test_a_slow_program_holds_the_server_back() -> None:
         assert 0 < sent < 2900
         assert await take(events, 3000) == numbers(3000)
         assert events.connects == 1
+
+
+async def test_leaving_a_flood_is_nothing_to_tell() -> None:
+    """Whoever has enough of it leaves, and no log says that something was forgotten."""
+
+    async def flood(peer: Peer) -> None:
+        await peer.asked()
+        await peer.say(HEAD)
+        with suppress(OSError):
+            while True:
+                await peer.say(b"data: %b\n\n" % (b"x" * 50_000))
+
+    async with playing(flood) as server, nothing_left(), Client(server.url) as client:
+        with capture_logs() as told:
+            async with EventSource(client, "/") as events:
+                assert len(await take(events, 20)) == 20
+        assert {entry["event"] for entry in told} == {"connected"}
+        await at_rest(client)
 
 
 # -- what ends it

@@ -188,6 +188,20 @@ async def test_content_is_bounded_and_binary_is_base64() -> None:
         har(response, limit=-1)
 
 
+async def test_content_that_was_streamed() -> None:
+    """Its size is there, and as much of it as somebody kept."""
+    async with playing(play) as server, Client() as client:
+        response = await client.get(server.url + "/large", trace=True)
+        async for _ in response.stream():
+            pass
+    (entry,) = checked(response)
+    content = entry["response"]["content"]
+    assert (content["size"], content["comment"]) == (1_000_000, "the content was streamed, and is not kept")
+    (entry,) = checked(response, contents={response: b"xxx"})
+    content = entry["response"]["content"]
+    assert (content["size"], content["text"]) == (1_000_000, "xxx")
+
+
 async def test_failures_and_several() -> None:
     """A request without an answer has an entry with status 0 and the reason; entries are in order of time."""
 

@@ -126,6 +126,39 @@ async def test_lines_about_failures() -> None:
     assert "bytes" not in two
 
 
+async def test_lines_have_bounds_and_no_secrets_of_others() -> None:
+    """An error may name other URLs, and be long; a length may be no number that can be."""
+    error = ReadTimeout("no answer of http://user:pa55word@other.test/?api_key=abc " + "x" * 100_000)
+    with lines() as found:
+        async with asking(Logging(), error) as (client, _):
+            with pytest.raises(ReadTimeout):
+                await client.get("/")
+
+    async def long(request: ClientRequest, call_next: Callable[[ClientRequest], Any]) -> ClientResponse:
+        return ClientResponse.made(request, 200, [("content-length", "9" * 5000)])
+
+    with lines() as more:
+        async with asking(Logging(), 200) as (client, _):
+            await client.head("/", middleware=[long])
+    assert found[0]["reason"].startswith("no answer of http://***@other.test/?api_key=*** xxx")
+    assert len(found[0]["reason"]) <= 1000
+    assert more[0]["bytes"] is None
+
+
+async def test_tries_are_those_of_the_request_that_was_sent() -> None:
+    """Though that is a copy: with credentials."""
+
+    class Twice(Answers):
+        async def send(self, request: ClientRequest) -> ClientResponse:
+            request.tried += ["one", "two"]
+            return await super().send(request)
+
+    with lines() as found:
+        async with Client("http://api.test", transport=Twice(200), middleware=[Logging()], auth=("u", "p")) as client:
+            await client.get("/")
+    assert found[0]["tries"] == 2
+
+
 def test_failures_by_the_thousand_are_few_lines() -> None:
     """One a second of each kind; what was left out is told. Successes all have theirs, as levels are for those."""
 
@@ -331,7 +364,7 @@ async def test_a_span_for_each_request() -> None:
     outer = provider.start_span("outer")
     async with served() as url, Client(url, middleware=[Tracing(provider)]) as client:
         with trace.use_span(outer):
-            heard = await (await client.get("/headers?token=abc&page=2")).json()
+            heard = await (await client.get("/headers?token=abc&page=2&X-Goog-Signature=abc&AWSAccessKeyId=abc")).json()
         await (await client.get("/broken")).read()
     _, span, broken = provider.spans
     host, port = url.removeprefix("http://").split(":")
@@ -340,7 +373,7 @@ async def test_a_span_for_each_request() -> None:
     assert span.parent.span_id == 1
     assert span.attributes == {
         "http.request.method": "GET",
-        "url.full": f"{url}/headers?token=***&page=2",
+        "url.full": f"{url}/headers?token=***&page=2&X-Goog-Signature=***&AWSAccessKeyId=***",
         "server.address": host,
         "server.port": int(port),
         "http.response.status_code": 200,

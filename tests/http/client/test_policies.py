@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from forebay import App
 from forebay.engine.bulkheads import Slots
@@ -18,7 +21,9 @@ from forebay.http import HTTPServer, Request, Response
 from forebay.http.client.balancing import Balancing, HealthCheck
 from forebay.http.client.client import Client
 from forebay.http.client.policies import Policies
+from forebay.http.client.request import ClientRequest
 from forebay.http.client.resolver import DNSResolver, StaticResolver
+from forebay.http.client.response import ClientResponse
 from forebay.http.client.settings import Limits
 from forebay.http.client.trace import Step, Trace
 from forebay.policy.backoff import Backoff
@@ -31,6 +36,7 @@ from forebay.policy.limiters import TokenBucket
 from forebay.policy.retry import Retry
 from forebay.policy.target_rules import TargetRules
 from forebay.testing.virtual_clock import VirtualClock
+from tests.http.client.kit import Peer, Play, playing
 from tests.http.client.target_servers import A, B, C, Names, Servers, once_only, request
 from tests.support import eventually, free_port, running
 
@@ -135,8 +141,10 @@ async def test_what_is_tried_again(what: Any, method: str, more: dict[str, Any],
     else:
         with pytest.raises(type(what)):
             await policies.send(request(method=method, **more))
+    if targets and isinstance(what, ConnectFailed):
+        tries += 2  # the first try is at all three, since nothing was sent
     assert len(servers.asked) == tries
-    assert len(set(servers.asked)) == (tries if targets else 1)
+    assert len(set(servers.asked)) == (min(tries, targets) if targets else 1)
     await policies.stop()
 
 
@@ -168,6 +176,7 @@ def test_a_hedge_goes_to_another_target() -> None:
         assert len(servers.asked) == 3 + slow
         marks = [event.detail for event in trace.events if event.step is Step.RETRY]
         assert marks == [{"attempt": 2, "hedge": True}] * slow
+        assert len({id(asked.trace) for asked in servers.requests}) == 1 + slow  # each hedge knows its own events
         assert policies.statistics()["hedge"]["won"] == slow
         assert policies.statistics()["targets"]["targets"]["in_flight"] == 0
         await policies.stop()
@@ -199,6 +208,36 @@ async def test_a_circuit_for_each_origin() -> None:
         await policies.send(request())
     assert (await policies.send(request(f"{B}/x"))).status == 200
     assert policies.statistics()["breaker"]["states"] == {"open": 1, "closed": 1}
+
+
+def test_a_circuit_opens_for_who_lets_the_time_of_requests_pass() -> None:
+    """With targets and without: a server that does not answer in the request's own time fails, which is logged; one
+    whose caller leaves earlier does not."""
+
+    async def main() -> None:
+        for more in ({}, {"resolver": StaticResolver(A), "balance": EVENLY}):
+            servers = Servers(a=60.0)
+            policies = Policies(servers.send, breaker=Breaker(min_calls=3), **more)  # type: ignore[arg-type]  # as above
+            await policies.start()
+            with capture_logs() as logs:
+                for own, seconds in ((1.0, 0.5), (1.0, 0.5), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)):
+                    with pytest.raises(DeadlineExceeded):
+                        async with fail_after(seconds):
+                            await policies.send(request(deadline=now() + own))
+                with pytest.raises(CircuitOpen):
+                    await policies.send(request())
+            (told,) = [entry for entry in logs if entry["event"] == "circuit"]
+            assert (told["target"], told["before"], told["after"], told["log_level"]) == (
+                A,
+                "closed",
+                "open",
+                "warning",
+            )
+            assert told["why"].startswith("3 of 3 calls")
+            assert servers.running == 0
+            await policies.stop()
+
+    on_clock(main)
 
 
 def test_each_try_has_its_time() -> None:
@@ -292,6 +331,8 @@ def test_checks_of_nobody() -> None:
     """Health checks without targets have no effect, which is said."""
     with pytest.raises(ValueError, match="health: there are no targets"):
         Policies(Servers().send, health=HealthCheck())
+    with pytest.raises(ValueError, match="on_target: there are no targets"):
+        Policies(Servers().send, on_target=print)
 
 
 # With real servers
@@ -387,6 +428,110 @@ async def test_nobody_listens_at_one_of_them() -> None:
             each = client.statistics()["policies"]["targets"]["targets"]["each"]
             assert each[urls[0]]["state"] == "ejected"
             assert each[urls[0]]["failures"] == {"connect-failed": 5}
+
+
+async def test_a_target_that_speaks_of_itself_is_still_ours() -> None:
+    """It knows itself by the host that it is asked by. Credentials go there, and a target that is named is meant; to
+    who is none nothing is told."""
+    asked: list[tuple[int, str, bool]] = []
+    ports: list[int] = []
+
+    def site(number: int) -> Play:
+        async def play(peer: Peer) -> None:
+            while (one := await peer.asked()) is not None:
+                asked.append((number, one.target, "authorization" in one.headers))
+                places = {
+                    "/self": f"http://{one.headers['host']}/x",
+                    "/leader": f"//127.0.0.1:{ports[1]}/x?y",
+                    "/away": f"http://127.0.0.1:{ports[2]}/x",
+                    "/path": "/x",
+                }
+                if (place := places.get(one.target)) is not None:
+                    await peer.answer(status=307, headers=f"Location: {place}\r\n")
+                else:
+                    await peer.answer()
+
+        return play
+
+    async with playing(site(0)) as first, playing(site(1)) as second, playing(site(2)) as other:
+        ports += [first.port, second.port, other.port]
+        urls = [first.url, second.url]
+        async with Client(urls, auth=("ann", "pw"), balance=EVENLY, retry=RETRY, proxy="") as client:
+            for _ in range(4):
+                asked.clear()
+                response = await client.post("/self", json=1)
+                assert response.url.origin == first.url
+                ((one, *_), (two, *_)) = asked
+                assert one == two
+                assert all(credentials for _, _, credentials in asked)
+            for _ in range(4):
+                asked.clear()
+                await client.get("/leader")
+                assert asked[1] == (1, "/x?y", True)
+            asked.clear()
+            await client.get("/away")
+            assert asked[1] == (2, "/x", False)
+            asked.clear()
+            for _ in range(4):
+                await client.get("/path")
+            assert all(credentials for _, _, credentials in asked)
+            group = client.policies.targets
+            assert group is not None
+            assert group.targets.statistics()["in_flight"] == 0
+
+
+async def test_middleware_that_asks_again_gets_another_target() -> None:
+    """The request it was given is not bound to the one that failed."""
+    good = Site(good_site)
+
+    async def twice(request: ClientRequest, call_next: Any) -> ClientResponse:
+        for _ in range(5):
+            try:
+                response: ClientResponse = await call_next(request)
+            except ConnectFailed:
+                continue
+            return response
+        raise AssertionError(request.tried)
+
+    async with running(good.server):
+        urls = [f"http://127.0.0.1:{free_port()}", good.url]
+        async with Client(urls, middleware=[twice], balance=EVENLY, proxy="") as client:
+            for _ in range(4):
+                assert (await client.get("/x")).status == 200
+
+
+async def test_targets_on_unix_sockets(tmp_path: Path) -> None:
+    """Are targets like others, asked and checked there."""
+    sites = [Site(good_site), Site(good_site)]
+    for number, site in enumerate(sites):
+        site.server.application.get("/livez")(lambda: {"well": True})  # type: ignore[attr-defined]  # it is an App
+        site.server = HTTPServer(site.server.application, bind=f"unix://{tmp_path}/{number}")
+    async with running(sites[0].server), running(sites[1].server):
+        urls = [f"unix://{tmp_path}/{number}" for number in (0, 1)]
+        async with Client(urls, balance=EVENLY, health=HealthCheck(interval=0.02), proxy="") as client:
+            for _ in range(6):
+                assert (await client.get("/x")).status == 200
+            await eventually(lambda: client.statistics()["policies"]["targets"]["checks"]["good"] >= 4)
+            each = client.statistics()["policies"]["targets"]["targets"]["each"]
+            assert {name: found["state"] for name, found in each.items()} == {
+                f"http://localhost at {url}": "up" for url in urls
+            }
+    assert [site.hosts for site in sites] == [["localhost"] * 3] * 2
+
+
+async def test_statistics_are_json() -> None:
+    """With everything there is, before and after it was used."""
+    hanging, good = Site(hanging_site), Site(good_site)
+    async with running(hanging.server), running(good.server):
+        options: dict[str, Any] = {
+            "retry": RETRY, "hedge": Hedge(initial_delay=0.02), "bulkhead": Bulkhead(limit=7), "breaker": Breaker(),
+            "limiter": TokenBucket(1000, 100), "attempt_timeout": 0.5, "health": HealthCheck(interval=0.02),
+        }  # fmt: skip
+        async with Client([hanging.url, good.url], proxy="", **options) as client:
+            json.loads(json.dumps(client.statistics(), allow_nan=False))
+            for _ in range(5):
+                await client.get("/x")
+            json.loads(json.dumps(client.statistics(), allow_nan=False))
 
 
 async def test_every_address_of_a_name_is_a_target() -> None:

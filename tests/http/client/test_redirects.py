@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from forebay.errors import UpstreamProtocolError
 from forebay.http.client.content import EMPTY, Content, Streamed
+from forebay.http.client.endpoint import Endpoint, unix_endpoint
 from forebay.http.client.redirects import Redirects, redirected
 from forebay.http.client.request import ClientRequest
-from forebay.http.client.url import parse_url
+from forebay.http.client.url import URL, parse_url
 from forebay.http.headers import MutableHeaders
 
 RULES = Redirects()
@@ -233,6 +234,24 @@ def test_no_downgrade() -> None:
         follow(request_of(), location="http://a.example/")
     assert follow(request_of(), location="http://a.example/", rules=Redirects(allow_downgrade=True)).url.port == 80
     assert follow(request_of(url="http://a.example/"), location="https://a.example/").url.secure
+
+
+def test_who_knows_a_server_by_another_name() -> None:
+    """Says where it leads, before it is asked whether that is another origin; and whether its host was named."""
+    there, asked = unix_endpoint("/run/a.sock"), []
+
+    def find(url: URL, named: bool) -> tuple[URL, Endpoint | None]:
+        asked.append((str(url), named))
+        return parse_url(HERE).with_target(url.target), there
+
+    request = request_of(headers=HEADERS, tried=["a"])
+    for location in ("http://inside:81/x", "//inside:81/x", "/x", "x", "?a=//b"):
+        found = redirected(request, 302, location, RULES, request.url, find)
+        assert found is not None
+        assert [name for name, _ in found.headers.pairs()] == list(HEADERS)
+        assert (found.url.origin, found.endpoint, found.tried, found.foreign) == ("https://a.example", there, [], False)
+    assert [named for _, named in asked] == [True, True, False, False, False]
+    assert asked[0][0] == "http://inside:81/x"
 
 
 async def _pieces() -> AsyncIterator[bytes]:

@@ -33,6 +33,10 @@ async def test_a_list_of_urls() -> None:
     (lambda: StaticResolver(f"{A}/v1", f"{B}/v2"), "must all have the same path, and have /v1 at http://a:1, /v2"),
     (lambda: StaticResolver("a:1"), "a:1"),
     (lambda: ResolvedTarget(A, weight=0), "weight 0 of http://a:1: must be at least 1"),
+    (lambda: StaticResolver("http://ann:secret@a", B), r"'http://\*\*\*@a': must be without a user"),
+    (lambda: StaticResolver("unix:///a.sock", "unix:///a.sock"), "localhost at unix:///a.sock: is there twice"),
+    (lambda: ResolvedTarget("unix://a.sock"), "relative path"),
+    (lambda: ResolvedTarget(A, "unix://"), "has no path"),
     (lambda: DNSResolver("orders"), "orders"),
     (lambda: DNSResolver(A, every=0), "every 0: must be above 0"),
 ])  # fmt: skip
@@ -55,6 +59,21 @@ def test_where_a_target_is() -> None:
     assert (endpoint.scheme, endpoint.authority, endpoint.host) == ("https", "orders:8443", "orders")
     assert str(endpoint.address) == "tcp://10.0.0.1:8443"
     assert str(ResolvedTarget("http://orders", "fd00::1").endpoint().address) == "tcp://[fd00::1]:80"
+
+
+def test_a_target_on_a_unix_socket() -> None:
+    """Is called ``localhost``, or as it is said."""
+    plain, called = ResolvedTarget("unix:///run/a.sock"), ResolvedTarget("http://orders", "unix:///run/a.sock")
+    assert [str(target.endpoint().address) for target in (plain, called)] == ["unix:///run/a.sock"] * 2
+    assert [target.endpoint().authority for target in (plain, called)] == ["localhost", "orders"]
+    assert plain.name == "http://localhost at unix:///run/a.sock"
+
+
+@pytest.mark.parametrize("base", [5, None, [5], b"http://a", [None]])
+def test_what_is_no_resolver(base: Any) -> None:
+    """Is refused by its type."""
+    with pytest.raises(TypeError, match=r"of type (int|NoneType): must be a URL"):
+        resolver_of(base)
 
 
 def addresses(found: Sequence[Any]) -> list[str]:

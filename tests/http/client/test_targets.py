@@ -30,7 +30,7 @@ from forebay.errors import (
     UpstreamTimeout,
 )
 from forebay.http.client.balancing import Balancing, HealthCheck
-from forebay.http.client.faults import fault_of
+from forebay.http.client.failures import failure_reason
 from forebay.http.client.resolver import ResolvedTarget, StaticResolver
 from forebay.http.client.targets import Balanced
 from forebay.policy.breaker import Breaker
@@ -39,7 +39,8 @@ from forebay.policy.outlier_rules import OutlierRules
 from forebay.policy.target import TargetEvent
 from forebay.policy.target_rules import TargetRules
 from forebay.testing.virtual_clock import VirtualClock
-from tests.http.client.target_servers import A, B, C, Servers, Told, request
+from tests.http.client.target_servers import A, B, C, Servers, Told, once_only, request
+from tests.support import eventually
 
 EVENLY = Balancing(TargetRules("round-robin", slow_start=None), outliers=None)
 
@@ -94,11 +95,9 @@ async def test_a_request_that_comes_again_goes_elsewhere(balancer: str) -> None:
     group = await started(servers, Balancing(TargetRules(balancer), outliers=None))
     again = request()
     for _ in range(3):
-        again.endpoint = None
         await group.send(again)
     assert sorted(servers.asked) == [A, B, C]
     for _ in range(20):
-        again.endpoint = None
         await group.send(again)
     assert all(one != other for one, other in pairwise(servers.asked))
     await group.stop()
@@ -110,9 +109,40 @@ async def test_one_target_is_tried_again() -> None:
     group = await started(servers, EVENLY, A)
     again = request()
     await group.send(again)
-    again.endpoint = None
     await group.send(again)
     assert servers.asked == [A, A]
+    await group.stop()
+
+
+async def test_where_no_connection_comes_about_the_next_one_is_asked() -> None:
+    """At once, whatever the request: nothing was sent. It counts against the target, and is no second try."""
+    servers = Servers(a=ConnectFailed("refused"))
+    group = await started(servers)
+    for _ in range(9):
+        assert (await group.send(request(method="POST", content=once_only()))).status == 200
+    assert servers.shares[A] >= 3
+    assert group.statistics()["targets"]["each"][A]["failures"] == {"connect-failed": servers.shares[A]}
+    await group.stop()
+
+
+@pytest.mark.parametrize("error", [TLSFailed("no"), ProxyFailed("no"), UpstreamClosed("no"), ReadTimeout("no")])
+async def test_other_errors_are_for_the_retry_to_judge(error: UpstreamError) -> None:
+    """They would be the same with another target, or something was sent."""
+    servers = Servers(a=error, b=error, c=error)
+    group = await started(servers)
+    with pytest.raises(type(error)):
+        await group.send(request())
+    assert len(servers.asked) == 1
+    await group.stop()
+
+
+async def test_it_ends_when_all_were_asked() -> None:
+    """With the error of the last."""
+    servers = Servers(a=ConnectFailed("a"), b=ConnectFailed("b"), c=ConnectTimeout("c"))
+    group = await started(servers)
+    with pytest.raises(ConnectFailed):
+        await group.send(request())
+    assert sorted(servers.asked) == [A, B, C]
     await group.stop()
 
 
@@ -141,7 +171,7 @@ FAULTS: list[tuple[BaseException, str | None]] = [
 @pytest.mark.parametrize(("error", "fault"), FAULTS, ids=lambda value: type(value).__name__)
 async def test_whose_fault_an_error_is(error: BaseException, fault: str | None) -> None:
     """What the server did counts against it, in the group and in its circuit; what we did says nothing."""
-    assert fault_of(error) == fault
+    assert failure_reason(error) == fault
     servers = Servers(a=error)
     group = await started(servers, EVENLY, A, breaker=Breaker())
     with pytest.raises(type(error)):
@@ -347,9 +377,7 @@ async def test_targets_join_and_leave() -> None:
     await group.send(request("http://orders/x"))
     (before,) = (target for target in group.targets.members if target.name == B)
     resolver.say([ResolvedTarget(B, weight=3, zone="z"), C])
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert [target.name for target in group.targets.members] == [B, C]
+    await eventually(lambda: [target.name for target in group.targets.members] == [B, C])
     after = group.targets.members[0]
     assert after is before
     assert after.endpoint is before.endpoint
@@ -381,6 +409,24 @@ def test_health_checks_take_out_and_bring_back() -> None:
         asked = len(servers.asked)
         await asyncio.sleep(5.0)
         assert len(servers.asked) == asked
+
+    on_clock(main)
+
+
+def test_a_check_for_which_there_is_no_connection() -> None:
+    """Is our own affair: who is up stays that, and who is down is not brought back by it."""
+
+    async def main() -> None:
+        servers = Servers(b=503)
+        group = await started(servers, EVENLY, A, B, health=HealthCheck(interval=1.0, timeout=0.5, rise=2, fall=2))
+        await asyncio.sleep(4.0)
+        servers.does.update({A: PoolExhausted("pool", "no"), B: PoolExhausted("pool", "no")})
+        await asyncio.sleep(10.0)
+        each = group.targets.statistics()["each"]
+        assert {name: found["state"] for name, found in each.items()} == {A: "up", B: "down"}
+        pools = [asked.timeouts.pool for asked in servers.requests if asked.timeouts.pool is not None]
+        assert max(pools) < 0.5
+        await group.stop()
 
     on_clock(main)
 

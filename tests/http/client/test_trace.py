@@ -169,6 +169,39 @@ def test_bytes_of_legs() -> None:
     assert [leg.received_range for leg in trace.legs] == [(0, 6), (6, 6), (6, 6)]
 
 
+def test_tries_beside_each_other() -> None:
+    """Each has events and bytes of its own, whichever order they come in; times are those of one's own try."""
+    trace = Trace(keep_bytes=100)
+    trace.mark(Step.POOL_WAIT, 0.0)
+    trace.mark(Step.GOT_CONNECTION, 0.0)
+    trace.note_sent(b"first")
+    other = trace.fork()
+    other.mark(Step.RETRY, 1.0, attempt=2, hedge=True)
+    other.mark(Step.GOT_CONNECTION, 1.0)
+    other.note_sent(b"2nd")
+    trace.note_received(b"answer")
+    trace.mark(Step.HEAD, 2.0, status=200)
+    other.mark(Step.FAILED, 3.0, error="given up")
+    trace.mark(Step.DONE, 4.0)
+    first, second = trace.legs
+    assert [event.step for event in first.events] == ["pool-wait", "got-connection", "head", "done"]
+    assert [event.step for event in second.events] == ["retry", "got-connection", "failed"]
+    assert (first.sent_range, second.sent_range) == ((0, 5), (5, 8))
+    assert (first.received_range, second.received_range[0] - second.received_range[1]) == ((0, 6), 0)
+    assert other.events is trace.events
+    assert bytes(other.sent) == b"first2nd"
+    assert (trace.times.total, other.times.total) == (4.0, 2.0)
+    assert [leg.status for leg in other.legs] == [200, 0]
+
+
+def test_what_a_new_connection_needs_is_no_waiting_for_the_pool() -> None:
+    """Reading the certificates to trust has a time of its own."""
+    times = made(("pool-wait", 0), ("dial-start", 2), ("dns-start", 40), ("dns-done", 41)).times
+    assert times.pool_wait == pytest.approx(0.002)
+    assert times.prepare == pytest.approx(0.038)
+    assert made(("pool-wait", 0), ("dial-start", 2)).times.pool_wait == pytest.approx(0.002)
+
+
 def test_mistakes() -> None:
     """Errors say what is wrong."""
     with pytest.raises(ValueError, match="keep_bytes -1: must be at least 0"):
@@ -188,7 +221,7 @@ async def test_a_request_over_tls() -> None:
             traces.append(response.trace)
     first, second = traces
     assert [event.step for event in first.events] == [
-        *("pool-wait", "connect-start", "connect-done", "tls-start", "tls-done", "got-connection"),
+        *("pool-wait", "dial-start", "connect-start", "connect-done", "tls-start", "tls-done", "got-connection"),
         *("wrote-headers", "first-byte", "head", "done"),
     ]
     at = [event.at for event in first.events]

@@ -104,6 +104,7 @@ async def test_dns_connect_tls_and_first_byte() -> None:
     order = [event.step for event in trace.events]
     assert order == [
         Step.POOL_WAIT,
+        Step.DIAL_START,
         Step.DNS_START,
         Step.DNS_DONE,
         Step.CONNECT_START,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from forebay import App
+from forebay.engine import gather
 from forebay.errors import (
     ConnectFailed,
     ContentTooLarge,
@@ -21,7 +24,7 @@ from forebay.errors import (
     UpstreamClosed,
     UpstreamProtocolError,
 )
-from forebay.http import Request, Response
+from forebay.http import Request, Response, WebSocket
 from forebay.http.client.client import Client
 from forebay.http.client.request import ClientRequest
 from forebay.http.client.response import ClientResponse
@@ -35,7 +38,9 @@ from forebay.testing import (
     FunctionTransport,
     Recorder,
     RequestFault,
+    VirtualClock,
 )
+from forebay.testing.recorder import RecorderMode
 from tests.http.client.kit import Peer, at_rest, nothing_left, playing, pool_of
 
 # -- an application
@@ -72,6 +77,14 @@ def shop() -> App[Any]:
     @app.get("/moved")
     def moved() -> Response:
         return Response(status=302, headers={"location": "/items/7"})
+
+    @app.get("/endless")
+    async def endless() -> Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"one"
+            await asyncio.Event().wait()
+
+        return Response(pieces())
 
     @app.get("/never")
     async def never() -> None:
@@ -128,6 +141,38 @@ async def test_timeouts_and_cancellation_reach_an_application() -> None:
         await asyncio.wait({task})
         await at_rest(client)
         assert (await client.get("/items/1")).status == 200
+
+
+async def test_streams_of_an_application() -> None:
+    """WebSockets and server-sent events work as over a network, and the application hears when the client is gone."""
+    app = App("streams")
+    gone = asyncio.Event()
+
+    @app.websocket("/ws")
+    async def echo(ws: WebSocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    @app.get("/events")
+    async def events() -> Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            try:
+                for number in range(1000):
+                    yield b"data: %d\n\n" % number
+                await asyncio.Event().wait()
+            finally:
+                gone.set()
+
+        return Response(pieces(), headers={"content-type": "text/event-stream"})
+
+    async with nothing_left(), Client("http://streams", transport=AppTransport(app)) as client:
+        async with client.websocket("/ws") as ws:
+            await ws.send("hi")
+            assert await ws.receive() == "hi"
+        async with client.events("/events") as seen:
+            assert (await anext(aiter(seen))).data == "0"
+        await asyncio.wait_for(gone.wait(), 5)
+        await at_rest(client)
 
 
 async def _get(client: Client, path: str) -> ClientResponse:
@@ -334,6 +379,40 @@ async def test_faults_by_chance_are_the_same_each_time() -> None:
     assert 80 <= first.count(False) <= 160
 
 
+def test_chance_is_not_changed_by_what_goes_on_meanwhile() -> None:
+    """Requests that are under way at once have the faults, and the times, that they have one after the other."""
+
+    async def asked(*, at_once: bool) -> list[float]:
+        transport = FaultTransport(FunctionTransport(ok), *(RequestFault(jitter=1.0) for _ in range(3)), seed=3)
+        async with Client("http://a", transport=transport) as client:
+
+            async def ask() -> float:
+                began = time.monotonic()
+                await client.get("/")
+                return time.monotonic() - began
+
+            return list(await gather(*(ask() for _ in range(4)))) if at_once else [await ask() for _ in range(4)]
+
+    with VirtualClock() as clock:
+        one_by_one = clock.run(asked(at_once=False))
+        assert clock.run(asked(at_once=True)) == pytest.approx(one_by_one)
+
+
+@pytest.mark.parametrize("how", ["close", "discard"])
+async def test_content_to_be_cut_that_nobody_takes(how: str) -> None:
+    """Its connection is let go of all the same, and nobody is told of a response that was forgotten."""
+    transport = FaultTransport(AppTransport(shop()), RequestFault(cut_after=5))
+    async with nothing_left(), Client("http://a", transport=transport) as client:
+        response = await client.get("/endless")
+        with capture_logs() as logs:
+            if how == "close":
+                await response.close()
+            else:
+                response.discard()
+            await at_rest(client)
+        assert not [entry for entry in logs if entry["event"].startswith("response")]
+
+
 async def test_an_answer_that_is_lost_was_given() -> None:
     """The server has done the work, and the client does not know; so a POST is not sent again."""
     done: Counter[str] = Counter()
@@ -418,6 +497,7 @@ def test_errors_that_are_none(error: Any) -> None:
 
 # -- recordings
 
+ONE_AFTER_THE_OTHER: tuple[RecorderMode, ...] = ("record", "replay")
 SECRETS = ("hunter2", "k-123", "tok-456", "pw-789", "sid-abc", "rt-xyz", "never-seen")
 
 
@@ -488,6 +568,66 @@ async def test_secrets_are_not_written(tmp_path: Path) -> None:
     assert lines[3]["response"]["text"] == '{"refresh_token":"***","name":"bob"}'
     assert "bob" in lines[3]["sent"]
     assert ["authorization", "Bearer ***"] in lines[4]["headers"]
+
+
+async def test_secrets_as_urls_forms_and_json_write_them(tmp_path: Path) -> None:
+    """Are not written either, and one that is a part of another hides no more of it than it should."""
+    path = tmp_path / "tape.jsonl"
+    secret = 'pä s/w&"rd'
+
+    def answer(request: ClientRequest) -> tuple[int, dict[str, str], str]:
+        return 200, {}, json.dumps({"ascii": secret}) + json.dumps({"utf8": secret}, ensure_ascii=False)
+
+    for mode in ONE_AFTER_THE_OTHER:
+        transport = Recorder(FunctionTransport(answer), path, mode, secrets=[secret, "abc", "abcdef"])
+        async with Client("http://a", transport=transport) as client:
+            await client.get("/abcdef/abc", params={"q": secret})
+            await client.post("/", form={"q": secret})
+            await client.post("/", json={"q": secret})
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines[0]["request"]["url"] == "http://a/***/***?q=***"
+    assert [line.get("sent", "") for line in lines] == ["", "q=***", '{"q":"***"}']
+    assert {line["response"]["text"] for line in lines} == {'{"ascii": "***"}{"utf8": "***"}'}
+    assert {dict(line["response"]["headers"])["content-length"] for line in lines} == {"31"}
+
+
+async def test_files_and_heads_are_replayed(tmp_path: Path) -> None:
+    """Though a multipart boundary is another one each time, and a HEAD has a length and no content."""
+    path = tmp_path / "tape.jsonl"
+
+    def answer(request: ClientRequest) -> tuple[int, dict[str, str], bytes]:
+        return 200, {"content-length": "77"}, b"x" * 77
+
+    for mode in ONE_AFTER_THE_OTHER:
+        transport = Recorder(FunctionTransport(answer), path, mode)
+        async with Client("http://a", transport=transport) as client:
+            assert (await client.post("/", files=[("f", b"abc")], form={"a": "1"})).status == 200
+            assert (await client.head("/")).headers["content-length"] == "77"
+
+
+async def test_a_recorder_may_be_started_again(tmp_path: Path) -> None:
+    """It has what is on the cassette, once."""
+    path = tmp_path / "tape.jsonl"
+    await recorded(path)
+    transport = Recorder(None, path)
+    for _ in range(2):
+        await transport.start()
+        assert len(transport.left) == 5
+        await transport.stop()
+
+
+async def test_an_upgrade_cannot_be_recorded(tmp_path: Path) -> None:
+    """And that is said."""
+
+    async def play(peer: Peer) -> None:
+        await peer.asked()
+        await peer.say(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+        await peer.rest(10)
+
+    transport = Recorder(HTTPTransport(), tmp_path / "tape.jsonl", "record")
+    async with playing(play) as server, Client(server.url, transport=transport) as client:
+        with pytest.raises(CassetteError, match="an upgraded connection cannot be recorded"):
+            await client.get("/", headers={"connection": "upgrade", "upgrade": "x"})
 
 
 async def test_a_request_that_is_not_there(tmp_path: Path) -> None:
@@ -582,6 +722,18 @@ async def test_content_that_is_too_large_to_record(tmp_path: Path) -> None:
         (
             '{"request":{"method":"GET","url":"/","content":""},"response":{"status":200,"headers":[]},"version":9}',
             "version 9",
+        ),
+        (
+            '{"request":{"method":"GET","url":"/","content":""},"response":{"status":42,"headers":[]}}',
+            "line 1: is no recording: status 42: must be 200 to 599",
+        ),
+        (
+            '{"request":{"method":"GET","url":"/","content":""},"response":{"status":200,"headers":[],"base64":"!"}}',
+            "line 1: is no recording: .*base64",
+        ),
+        (
+            '{"request":{"method":"GET","url":"/","content":""},"response":{"status":200,"headers":[["a","\u0416"]]}}',
+            "line 1: is no recording: .*latin-1",
         ),
     ],
 )

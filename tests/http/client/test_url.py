@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -168,7 +169,14 @@ def test_what_is_refused(text: str, match: str) -> None:
 
 def test_errors_tell_no_passwords() -> None:
     """Nor are they endless."""
-    for text in ("http://user:secret@a/", "ftp://user:secret@a/", "http://user:secret@a/\r\n", "//user:secret@a"):
+    shapes = ("http://{}@a/", "ftp://{}@a/", "http://{}@a/\r\n", "//{}@a")
+    raw = (
+        "http://user:secret/x@a/",
+        "http://user:secret?@a/",
+        "http://user:secret#p@ss@a/",
+        "http://user:secret/\n@a/",
+    )
+    for text in (*(shape.format("user:secret") for shape in shapes), *raw):
         with pytest.raises(ValueError, match=r"\*\*\*@a") as e:
             parse_url(text)
         assert "secret" not in str(e.value)
@@ -272,6 +280,19 @@ def test_other_targets() -> None:
             url.with_target(target)
 
 
+class Level(Enum):
+    """Members that are no text."""
+
+    LOW = 1
+    HIGH = "x"
+
+
+class Colour(str, Enum):  # noqa: UP042 - what programs have that are older than StrEnum
+    """Members that are text, of which ``str()`` says ``Colour.RED``."""
+
+    RED = "red"
+
+
 def test_fields_of_the_query() -> None:
     """Are added behind what is there; lists are several, None is empty."""
     assert parse_url("http://a/b?c=1#f", {"d": [1, 2], "e f": None}).target == "/b?c=1&d=1&d=2&e+f="
@@ -280,6 +301,7 @@ def test_fields_of_the_query() -> None:
         parse_url("http://a/b", {"t": True, "f": False, "n": 1.5, "d": Decimal("1.10")}).query
         == "t=true&f=false&n=1.5&d=1.10"
     )
+    assert parse_url("http://a/b", {"a": list(Level), "b": Colour.RED}).query == "a=1&a=x&b=red"
     assert parse_url("http://a/b", {}).target == "/b"
     assert parse_url("http://a/b?", {"x": 1}).target == "/b?x=1"
     assert parse_url("http://a/b", {"x": "\r\nhost: b"}).target == "/b?x=%0D%0Ahost%3A+b"
@@ -325,10 +347,12 @@ def test_userinfo(text: str, without: str, user: tuple[str, str] | None) -> None
     assert split_userinfo(text) == (without, user)
 
 
-@pytest.mark.parametrize("text", ["http://u%0D%0A@a/", "http://u:p%00@a/", "http://u:\n@a/", "http://u:%FF@a/"])
+@pytest.mark.parametrize(
+    "text", ["http://u%0D%0A@a/", "http://u:p%00@a/", "http://u:\n@a/", "http://u:%FF@a/", "http://u\\@a/"]
+)
 def test_userinfo_that_is_none(text: str) -> None:
-    """Controls, and what is no text."""
-    with pytest.raises(ValueError, match=r"\*\*\*@a.*its user and password must be"):
+    """Controls, what is no text, and what others end the host at: some would say that this one is u."""
+    with pytest.raises(ValueError, match=r"\*\*\*@a.*its user (and|or) password must be"):
         split_userinfo(text)
 
 

@@ -57,37 +57,37 @@ def full() -> Trace:
 
 
 PICTURE = """\
-                 0 ms        200          400          600
-                 ┬────────────┬────────────┬────────────┬────────────
+                  0 ms        200          400          600
+                  ┬────────────┬────────────┬────────────┬───────────
 GET https://shop.example/users?token=***                    302 Found   421.0 ms
-  DNS lookup     █ 3 addresses             ┊            ┊                11.9 ms
-  connect         ▌ ✗ [2001:db8::1]:443 network is unreachable            3.0 ms
-  connect         ██████████████████       ┊            ┊               275.0 ms
-                 192.0.2.10:443 given up, another was faster
-  connect                     ┊   ▐█ 192.0.2.11:443     ┊                25.0 ms
-  TLS handshake               ┊     ██▌ TLSv1.3         ┊                40.0 ms
-  send request                ┊       ▐    ┊            ┊                 1.0 ms
-  wait for answer             ┊        ░░░░░░           ┊                89.0 ms
-  receive answer              ┊            ┊▐           ┊                 1.0 ms
+  DNS lookup      █ 3 addresses             ┊            ┊               11.9 ms
+  connect          ▌ ✗ [2001:db8::1]:443 network is unreachable           3.0 ms
+  connect          █████████████████▌       ┊            ┊              275.0 ms
+                  192.0.2.10:443 given up, another was faster
+  connect                      ┊   █▌ 192.0.2.11:443     ┊               25.0 ms
+  TLS handshake                ┊    ▐██▌ TLSv1.3         ┊               40.0 ms
+  send request                 ┊       ▐    ┊            ┊                1.0 ms
+  wait for answer              ┊       ░░░░░░            ┊               89.0 ms
+  receive answer               ┊            ┊▌           ┊                1.0 ms
 
 ↪ redirected: GET https://shop.example/users/                  failed     9.0 ms
-  connection     kept from before, unused for 2 ms
-  send request                ┊            ┊▐           ┊                 1.0 ms
-  wait for answer             ┊            ┊ ░ ✗        ┊                 8.0 ms
+  connection      kept from before, unused for 2 ms
+  send request                 ┊            ┊▌           ┊                1.0 ms
+✗ wait for answer              ┊            ┊░           ┊                8.0 ms
   ✗ the server closed the connection before it answered
 
 ↻ sent again, the kept connection was dead    503 Service Unavailable   130.0 ms
-  connect                     ┊            ┊ ▐█ 192.0.2.11:443           25.0 ms
-  send request                ┊            ┊   ▌        ┊                 1.0 ms
-  wait for answer             ┊            ┊   ░░░░░░░  ┊                95.0 ms
-  receive answer              ┊            ┊         ▐ 47.1 KiB           9.0 ms
+  connect                      ┊            ┊ █▌ 192.0.2.11:443          25.0 ms
+  send request                 ┊            ┊  ▐         ┊                1.0 ms
+  wait for answer              ┊            ┊  ░░░░░░░   ┊               95.0 ms
+  receive answer               ┊            ┊        ▐ 47.1 KiB           9.0 ms
 
 ↻ try 2, since status 503                                      200 OK   230.0 ms
-  pause                       ┊            ┊          ░░░░░░░░░         140.0 ms
-  connection     kept from before, unused for 140 ms
-  send request                ┊            ┊            ┊      ▌          0.2 ms
-  wait for answer             ┊            ┊            ┊      ░░        19.8 ms
-  receive answer              ┊            ┊            4.6 MiB ▐████    70.0 ms
+  pause                        ┊            ┊         ░░░░░░░░░         140.0 ms
+  connection      kept from before, unused for 140 ms
+  send request                 ┊            ┊            ┊     ▌          0.2 ms
+  wait for answer              ┊            ┊            ┊     ░░        19.8 ms
+  receive answer               ┊            ┊           4.6 MiB ▐████    70.0 ms
 
 total                                                                   790.0 ms"""
 
@@ -104,7 +104,7 @@ def test_ascii() -> None:
     trace.mark(Step.REDIRECT, 0.79, status=302, method="GET", url="https://bücher.example/")
     picture = waterfall(trace, ascii_only=True)
     assert picture.isascii()
-    assert "  wait for answer             :        ......" in picture
+    assert "  wait for answer              :       ......" in picture
     assert "-> redirected: GET https://b?cher.example/" in picture
 
 
@@ -117,8 +117,8 @@ def test_a_connection_that_does_not_come_about() -> None:
     )
     assert waterfall(trace).splitlines()[2:] == [
         "GET https://10.0.0.1/                                          failed    5000 ms",
-        "  connect        ████████████████████████████████████████████████████    5000 ms",
-        "                 ✗ 10.0.0.1:443 no answer",
+        "  connect         ███████████████████████████████████████████████████    5000 ms",
+        "                  ✗ 10.0.0.1:443 no answer",
         "  ✗ cannot connect to tcp://10.0.0.1:443 within 5 s",
     ]
 
@@ -146,6 +146,55 @@ def test_content_that_waits_for_the_server() -> None:
     assert "103 Early Hints" in picture
     assert "1.0 MiB" in picture
     assert "60.0 ms" in picture  # the wait, from the last of the content to the answer
+
+
+def test_tries_beside_each_other() -> None:
+    """Both are there, at their own times; the one that was not waited for is no failure."""
+    trace = made(
+        ("pool-wait", 0, {"method": "GET", "url": "http://a.example/"}),
+        ("dial-start", 0),
+        ("connect-start", 10, {"address": "10.0.0.1:80"}),
+        ("connect-done", 20, {"address": "10.0.0.1:80"}),
+        ("got-connection", 20, {"reused": False}),
+        ("wrote-headers", 20),
+    )
+    other = trace.fork()
+    other.mark("retry", 0.05, attempt=2, hedge=True)
+    other.mark("pool-wait", 0.05, method="GET", url="http://a.example/")
+    other.mark("got-connection", 0.05, reused=True, idle=1.5, address="tcp://10.0.0.2:80")
+    other.mark("wrote-headers", 0.051)
+    other.mark("head", 0.09, status=200)
+    other.mark("done", 0.09)
+    trace.mark("failed", 0.1, error="given up")
+    assert waterfall(trace).splitlines()[2:] == [
+        "GET http://a.example/                                        given up   100.0 ms",
+        "  get ready       █████     ┊         ┊          ┊         ┊        ┊    10.0 ms",
+        "  connect              █████ 10.0.0.1:80         ┊         ┊        ┊    10.0 ms",
+        "  send request              ▌         ┊          ┊         ┊        ┊     0.0 ms",
+        "  wait for answer           ░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░    80.0 ms",
+        "",
+        "↻ try 2, beside one that took long                             200 OK    40.0 ms",
+        "  connection      10.0.0.2:80 kept from before, unused for 1.5 s",
+        "  send request              ┊         ┊    ▐     ┊         ┊        ┊     1.0 ms",
+        "  wait for answer           ┊         ┊     ░░░░░░░░░░░░░░░░░░░░    ┊    39.0 ms",
+        "  receive answer            ┊         ┊          ┊         ┊    ▌   ┊     0.0 ms",
+        "",
+        "total                                                                   100.0 ms",
+    ]
+
+
+def test_what_failed_is_marked_without_colours() -> None:
+    """Where there is no room for more, and nothing more to say."""
+    trace = made(
+        ("pool-wait", 0, {"method": "GET", "url": "http://a.example/"}),
+        ("got-connection", 0, {"reused": True}),
+        ("wrote-headers", 0),
+        ("failed", 100, {"error": "not done within 0.1 s"}),
+    )
+    assert waterfall(trace).splitlines()[5:] == [
+        "✗ wait for answer ░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░   100.0 ms",
+        "  ✗ not done within 0.1 s",
+    ]
 
 
 def test_a_proxy() -> None:

@@ -497,6 +497,28 @@ async def test_closing() -> None:
             await ws.receive()
 
 
+async def test_closing_that_is_given_up() -> None:
+    """Closes all the same, also when nobody has taken what came, and the server does not answer."""
+
+    async def flood(ws: WebSocket) -> None:
+        while True:
+            await ws.send("x" * 1000)
+
+    async with client_of(flood) as (client, site):
+        for turns in range(1, 6):
+            async with asyncio.timeout(5):
+                ws = await over(client, queue=2).__aenter__()
+                await ws.wait_connected()
+                closing = asyncio.create_task(ws.close())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                closing.cancel()
+                await asyncio.wait([closing])
+            assert ws.state is ClientState.CLOSED
+            await at_rest(client)
+        assert site.sockets
+
+
 async def test_cancelling_at_any_moment_leaves_nothing() -> None:
     """While it is opened, made ready, and used."""
 

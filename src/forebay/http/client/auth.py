@@ -194,6 +194,8 @@ class Refreshable(ForOrigins):
     """A bearer token that is fetched when it is needed, again before it expires, and once more when a server answers
     401: then the request is sent again, if its content still can be.
 
+    A request whose content can be sent once only keeps its 401, and the next one gets another token.
+
     All requests share one fetch. One that fails is not tried again within ``pause``, and neither is one for a server
     that has refused a token which was just fetched: meanwhile requests fail with the same error, or get their 401. A
     token that is about to expire is used to its end if there is no other. ``fetch`` must not go through a client that
@@ -206,11 +208,12 @@ class Refreshable(ForOrigins):
     :param origins: whom it is for: see :class:`ForOrigins`.
     :param clock: seconds since the epoch.
     :raises ValueError: a number is out of its range.
-    :raises UpstreamError: when called: there is no token; the reason is its cause. Nothing of the request was sent.
+    :raises UpstreamError: when called: there is no token; the reason is its cause. No server has done what the request
+        asks for: it was not sent, or answered with 401.
     """
 
     __slots__ = (
-        "_clock", "_failure", "_fetch", "_fetched_at", "_flight", "_margin", "_not_before", "_pause", "_timeout",
+        "_clock", "_failed_at", "_failure", "_fetch", "_fetched_at", "_flight", "_margin", "_pause", "_timeout",
         "_token", "failures", "fetches",
     )  # fmt: skip
 
@@ -238,7 +241,7 @@ class Refreshable(ForOrigins):
         self._token: Token | None = None
         self._fetched_at = -inf
         self._failure: Exception | None = None
-        self._not_before = -inf
+        self._failed_at = -inf
         self._flight: SingleFlight[Token] = SingleFlight()
         self.fetches = 0
         self.failures = 0
@@ -251,7 +254,11 @@ class Refreshable(ForOrigins):
             return await call_next(request)
         token = await self._current()
         response = await call_next(with_credentials(request, f"Bearer {token.value}"))
-        if response.status != 401 or not request.content.replayable or not self._may_replace(token):
+        if response.status != 401 or not self._may_replace(token):
+            return response
+        if not request.content.replayable:
+            if self._token is token:
+                self._token = None  # the next one is to have another
             return response
         response.discard()  # before the fetch, which may want its connection
         token = await self._replace(token)
@@ -263,29 +270,35 @@ class Refreshable(ForOrigins):
 
     async def _current(self) -> Token:
         """A token that will do for a request."""
-        token, at = self._token, self._clock()
-        if token is not None and (token.expires_at is None or at < token.expires_at - self._margin):
+        token = self._token
+        if token is not None and self._lasts(token, self._margin):
             return token
-        usable = token is not None and token.expires_at is not None and at < token.expires_at
-        if token is not None and usable and at - self._fetched_at < self._pause:
+        if token is not None and self._lasts(token) and self._is_recent(self._fetched_at):
             return token  # tokens that last no longer than the margin
         try:
             return await self._renewed()
         except UpstreamError:
-            if token is not None and usable:
+            if token is not None and self._lasts(token):  # still, after all that time
                 return token
             raise
 
+    def _lasts(self, token: Token, seconds: float = 0.0) -> bool:
+        return token.expires_at is None or self._clock() < token.expires_at - seconds
+
+    def _is_recent(self, at: float) -> bool:
+        """Whether that was within the pause; not where the clock was set back since."""
+        return 0 <= self._clock() - at < self._pause
+
     def _may_replace(self, refused: Token) -> bool:
         """Whether there is another token, or may be one: not where this one was fetched just now."""
-        return self._token is not refused or self._clock() - self._fetched_at >= self._pause
+        return self._token is not refused or not self._is_recent(self._fetched_at)
 
     async def _replace(self, refused: Token) -> Token:
         token = self._token
         return token if token is not None and token is not refused else await self._renewed()
 
     async def _renewed(self) -> Token:
-        if self._clock() < self._not_before:
+        if self._failure is not None and self._is_recent(self._failed_at):
             raise self._error("not tried again yet") from self._failure
         return await self._flight.run("token", self._call)
 
@@ -299,12 +312,11 @@ class Refreshable(ForOrigins):
         except Exception as error:  # whatever fetch raises: it is the program's own
             self.failures += 1
             self._failure = error
-            self._not_before = self._clock() + self._pause
+            self._failed_at = self._clock()
             raise self._error("it failed") from error
         self._token = token
         self._fetched_at = self._clock()
         self._failure = None
-        self._not_before = -inf
         return token
 
     def _error(self, what: str) -> UpstreamError:

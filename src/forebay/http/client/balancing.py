@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from forebay.engine.health_checks import CheckTiming
 from forebay.http.client.request import ClientRequest
+from forebay.http.client.url import parse_url
 from forebay.policy.balance import make_balancer
 from forebay.policy.hashing import Hashing
 from forebay.policy.health import ActiveHealth, PassiveHealth
@@ -84,5 +85,6 @@ class HealthCheck:
     def __post_init__(self) -> None:
         if not self.path.startswith("/"):
             raise ValueError(f"path {self.path!r}: must begin with /")
+        parse_url(f"http://target{self.path}")
         CheckTiming(self.interval, self.timeout)
         ActiveHealth(self.rise, self.fall)

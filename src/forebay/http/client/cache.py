@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 from enum import StrEnum
+from math import inf
 from types import TracebackType
 from typing import Self
-from weakref import WeakSet
 
 import msgspec
 import structlog
@@ -18,20 +18,18 @@ from forebay.engine.deadlines import fail_after
 from forebay.engine.loop import now
 from forebay.engine.tasks import Tasks
 from forebay.errors import DeadlineExceeded, ForebayError, Overloaded, UpstreamError
-from forebay.http.client.cache_keys import owner_of, url_key, varying_of
+from forebay.http.client.cache_changes import Changes
+from forebay.http.client.cache_keys import Varying, owner_of, place_of, url_key, varying_of
+from forebay.http.client.cache_policy import JUDGED, CachePolicy
 from forebay.http.client.cache_rules import (
     HEURISTIC,
     SAFE,
     Use,
     directives,
-    initial_age,
     kept_headers,
-    lifetime,
-    may_replace_failure,
     may_store,
     merged,
     same_representation,
-    use,
     validators,
     vary_names,
 )
@@ -40,7 +38,8 @@ from forebay.http.client.cache_tee import keep_content
 from forebay.http.client.content import EMPTY
 from forebay.http.client.request import ClientRequest
 from forebay.http.client.response import ClientResponse
-from forebay.http.conditions import NOT_MODIFIED, precondition, read_http_date
+from forebay.http.client.secret_fields import SECRETS
+from forebay.http.headers import Headers
 from forebay.observe.sparing import Sparing
 from forebay.policy.deadline import deadline
 
@@ -51,7 +50,6 @@ log = structlog.get_logger("forebay.client")
 Next = Handler[ClientRequest, ClientResponse]
 
 _FAILURES = frozenset((500, 502, 503, 504))  # RFC 5861 section 4
-_HERE = frozenset(("if-modified-since", "if-none-match"))  # conditions that a cache may judge (RFC 9111 section 4.3.2)
 _ELSEWHERE = ("if-match", "if-range", "if-unmodified-since", "range")
 _REFRESHES = 32  # behind the scenes, at once
 _EVENTS = "text/event-stream"
@@ -89,12 +87,16 @@ class Cache:
     It heeds RFC 9111: ``cache-control`` of both sides, ``expires``, ``pragma``, ``vary``; what is not fresh any more is
     validated by ``etag`` and ``last-modified``; a request that changes something forgets what is kept of its URL; and
     RFC 5861: ``stale-while-revalidate``, for which it asks the server behind the scenes, and ``stale-if-error``. To be
-    closed, or used as ``async with cache:``, to end these.
+    closed, or used as ``async with cache:``, to end these; a client closes those among its middleware when it stops. So
+    each client has one of its own; several may share a ``store``.
 
-    It is private: it keeps answers that are for one user only. So what is kept for a request with ``authorization`` or
-    ``cookie`` is given to requests with the same ones only. It can see those that the program sets and what middleware
-    outside of it adds. A ``shared`` one is as a proxy's: it keeps none of that, unless the server says ``public`` and
-    the like.
+    It is private: it keeps answers that are for one user only. So what is kept for a request with ``authorization``,
+    ``cookie`` or another field that is secret by its name, as ``x-api-key``, is given to requests with the same ones
+    only. It sees those that the program sets, and what middleware outside of it adds. What a request got with an
+    ``authorization`` that was added behind it, as ``auth=`` does, is kept only if the server says ``public`` and the
+    like: ``middleware=[Bearer(token), Cache()]`` keeps the rest as well. Cookies of a jar are not looked at, as in a
+    browser: clients of several users need a cache each. A ``shared`` one is as a proxy's: it keeps nothing that is for
+    one user, unless the server says ``public`` and the like.
 
     Content is kept while it is read, and only if it is read to its end. What the server sends in parts (206), in answer
     to content, or as an event stream is not kept.
@@ -111,8 +113,8 @@ class Cache:
     """
 
     __slots__ = (
-        "_clock", "_closed", "_counts", "_heuristic", "_max_entry", "_recordings", "_refresh_timeout", "_refreshes",
-        "_refreshing", "_shared", "_sparing", "_stale_if_error", "store",
+        "_changes", "_clock", "_closed", "_counts", "_max_entry", "_policy", "_refresh_timeout", "_refreshes",
+        "_refreshing", "_shared", "_sparing", "store",
     )  # fmt: skip
 
     def __init__(
@@ -128,23 +130,17 @@ class Cache:
     ) -> None:
         if max_entry < 1:
             raise ValueError(f"Cache max_entry {max_entry}: must be at least 1 byte")
-        if not 0 <= heuristic <= 1:
-            raise ValueError(f"Cache heuristic {heuristic}: must be 0 to 1")
-        if not stale_if_error >= 0 or not refresh_timeout > 0:
-            raise ValueError(
-                f"Cache stale_if_error {stale_if_error}, refresh_timeout {refresh_timeout}: "
-                "must be at least 0 seconds, and above 0"
-            )
+        if not 0 < refresh_timeout < inf:
+            raise ValueError(f"Cache refresh_timeout {refresh_timeout}: must be above 0 seconds, and finite")
         self.store: CacheStore = store if store is not None else MemoryStore()
         self._shared = shared
         self._max_entry = max_entry
-        self._heuristic = heuristic
-        self._stale_if_error = stale_if_error
+        self._policy = CachePolicy(shared, heuristic, stale_if_error, clock)
         self._refresh_timeout = refresh_timeout
         self._clock = clock
         self._refreshes = Tasks()
         self._refreshing: set[tuple[str, str]] = set()
-        self._recordings: WeakSet[_Recording] = WeakSet()
+        self._changes = Changes()
         self._sparing = Sparing()
         self._closed = False
         self._counts = {outcome.value.replace("-", "_"): 0 for outcome in Outcome if outcome is not Outcome.REFRESH}
@@ -184,10 +180,9 @@ class Cache:
             return await self._pass(request, call_next)
         look = _Look(request, "" if self._shared else owner_of(headers), call_next)
         answer = await self._find(look)
-        conditions = _HERE.intersection(headers)
+        conditions = JUDGED.intersection(headers)
         if answer is not None and not any(name in headers for name in _ELSEWHERE):
-            age = self._age(answer)
-            verdict = use(headers, answer.fields, self._lifetime(answer), age, shared=self._shared)
+            verdict = self._policy.use(headers, answer)
             if verdict is Use.REFRESH and not only_cached:
                 self._refresh(look, answer)
             if verdict is not Use.VALIDATE:
@@ -210,17 +205,18 @@ class Cache:
         """A request that may change something: what is kept of its URL holds no longer (RFC 9111 section 4.4)."""
         response = await call_next(request)
         if 200 <= response.status < 400:
-            places = {url_key(request.url)}
+            place = place_of(request)
+            keys = {url_key(request.url, place)}
             for name in ("location", "content-location"):
                 for reference in response.headers.get_all(name)[:1]:
                     try:
-                        place = request.url.join(reference)
+                        url = request.url.join(reference)
                     except ValueError:
                         continue
-                    if place.same_origin(request.url):  # others could have anything forgotten
-                        places.add(url_key(place))
-            for one in places:
-                await self._forget(one)
+                    if url.same_origin(request.url):  # others could have anything forgotten
+                        keys.add(url_key(url, place))
+            for key in keys:
+                await self._forget(key)
         return self._done(request, Outcome.BYPASS, response)
 
     async def _ask(self, look: _Look, answer: CachedAnswer | None) -> ClientResponse:
@@ -235,7 +231,11 @@ class Cache:
         try:
             response = await look.call_next(sent)
         except (UpstreamError, Overloaded, DeadlineExceeded) as error:
-            if answer is not None and not getattr(error, "inherited", False) and self._hides_failure(request, answer):
+            if (
+                answer is not None
+                and not getattr(error, "inherited", False)
+                and self._policy.may_replace_failure(request.headers, answer)
+            ):
                 return self._give(request, answer, Outcome.STALE_IF_ERROR)
             raise
         if answer is not None:
@@ -246,7 +246,7 @@ class Cache:
                     return self._give(request, updated, Outcome.REVALIDATED)
                 await self._forget(look.url)  # it is about something that is not here
                 return await self._ask(look, None)
-            if response.status in _FAILURES and self._hides_failure(request, answer):
+            if response.status in _FAILURES and self._policy.may_replace_failure(request.headers, answer):
                 response.discard()
                 return self._give(request, answer, Outcome.STALE_IF_ERROR)
         await self._keep(recording, response)
@@ -286,19 +286,25 @@ class Cache:
             return
         self._counts["refreshes"] += 1
         self._refreshing.add(key)
-        task = self._refreshes.spawn(self._refreshed(look, answer), name=f"refresh of {look.url:.200}")
+        name = f"refresh of {look.request.url.origin}{look.request.url.path:.200}"
+        task = self._refreshes.spawn(self._refreshed(look, answer), name=name)
         task.add_done_callback(lambda _: self._refreshing.discard(key))
 
     async def _refreshed(self, look: _Look, answer: CachedAnswer) -> None:
         until = now() + self._refresh_timeout
         deadline.begin(until)  # that of the request is not ours; the context is
+        first = look.request
+        headers = first.headers.copy()
+        for name in JUDGED.intersection(headers):
+            del headers[name]  # they are about what the program has
         request = msgspec.structs.replace(  # not copy(), which shares state
-            look.request,
-            headers=look.request.headers.copy(),
+            first,
+            method="GET",  # whoever asked may have wanted the head alone
+            headers=headers,
             tried=[],
             trace=None,
             deadline=until,
-            _state={"cache": Outcome.REFRESH},
+            _state={**first.state, "cache": Outcome.REFRESH},
         )
         try:
             async with fail_after(self._refresh_timeout):
@@ -306,55 +312,67 @@ class Cache:
                 async for _ in response.stream():
                     pass  # it is kept while it is read
         except ForebayError as error:
-            log.warning("refresh failed, the old answer is kept", request=str(request), exc_info=error)
+            log.warning(
+                "refresh failed, the old answer is kept",
+                request=f"GET {first.url.origin}{first.url.path}",  # queries have secrets
+                error=type(error).__name__,
+                reason=SECRETS.url(str(error)),
+            )
 
     # -- what is kept
 
     def _record(self, look: _Look) -> _Recording:
-        recording = _Recording(look, self._clock())
-        self._recordings.add(recording)
-        return recording
+        return _Recording(look, self._clock(), self._changes.next())
 
     async def _keep(self, recording: _Recording, response: ClientResponse) -> None:
         """Keep an answer, if that is allowed, and once it is read."""
-        look, headers, status = recording.look, response.headers, response.status
+        headers, status = response.headers, response.status
         received_at = self._clock()
-        sent = response.request.headers
-        names = vary_names(headers)
-        if names is None or not may_store("GET", sent, status, headers, shared=self._shared):
-            if status in HEURISTIC:
-                await self._forget(look.url)  # the server knows better now
+        varying = await self._varying(recording.look, response, status, headers)
+        if varying is None:
             return
-        varying = varying_of(look.request.headers, names)
-        if varying != varying_of(sent, names):
-            return  # it varies by what was added on the way, which nobody knows before
         length = headers.get("content-length", "")
-        too_long = length.isdecimal() and int(length) > self._max_entry
+        too_long = length.isdecimal() and (len(length) > 18 or int(length) > self._max_entry)
         if too_long or headers.get("content-type", "").lower().startswith(_EVENTS):
             return
         pairs = kept_headers(response.fields)
         if "date" not in headers:  # RFC 9110 section 6.6.1
-            pairs.append((b"date", formatdate(received_at, usegmt=True).encode()))
+            pairs.append(_date(received_at))
 
         async def keep(content: bytes) -> None:
-            if recording.valid:
-                answer = CachedAnswer(status, tuple(pairs), content, varying, recording.requested_at, received_at)
-                await self._put(look, answer)
+            answer = CachedAnswer(status, tuple(pairs), content, varying, recording.requested_at, received_at)
+            await self._put(recording, answer)
 
         await keep_content(response, self._max_entry, keep)
 
+    async def _varying(self, look: _Look, response: ClientResponse, status: int, headers: Headers) -> Varying | None:
+        """What tells an answer apart; None: it is not to be kept, and what was kept before may be forgotten.
+
+        :param response: which brought it, or made it fresh again.
+        """
+        asked, sent, names = look.request.headers, response.request.headers, vary_names(headers)
+        credentials = sent.get_all("authorization")
+        shared = self._shared or credentials != asked.get_all("authorization")  # somebody's, and nobody knew before
+        if names is None or not may_store("GET", sent, status, headers, shared=shared):
+            if status in HEURISTIC and not (shared and credentials):
+                await self._forget(look.url)  # the server knows better now
+            return None
+        varying = varying_of(asked, names)
+        return varying if varying == varying_of(sent, names) else None  # by what was added on the way
+
     async def _freshened(self, recording: _Recording, answer: CachedAnswer, response: ClientResponse) -> CachedAnswer:
-        """What is kept, as a 304 or an answer to HEAD says it is now."""
+        """What is kept, as a 304 or an answer to HEAD says it is now. It may have become one that is not to be kept."""
         received_at = self._clock()
         pairs = merged(answer.headers, response.fields)
         if "date" not in response.headers:
             pairs = [pair for pair in pairs if pair[0].lower() != b"date"]
-            pairs.append((b"date", formatdate(received_at, usegmt=True).encode()))
+            pairs.append(_date(received_at))
+        varying = await self._varying(recording.look, response, answer.status, Headers(pairs))
         updated = CachedAnswer(
-            answer.status, tuple(pairs), answer.content, answer.varying, recording.requested_at, received_at
+            answer.status, tuple(pairs), answer.content, varying or (), recording.requested_at, received_at
         )
-        if recording.valid:
-            await self._put(recording.look, updated)
+        if varying is not None:
+            await self._put(recording, updated)
         return updated
 
     async def _find(self, look: _Look) -> CachedAnswer | None:
@@ -369,18 +387,23 @@ class Cache:
                 return answer
         return None
 
-    async def _put(self, look: _Look, answer: CachedAnswer) -> None:
+    async def _put(self, recording: _Recording, answer: CachedAnswer) -> None:
+        look, changes = recording.look, self._changes
+        key = (look.url, look.owner, answer.varying)
+        if changes.since(look.url, recording.number) or changes.since(key, recording.number):
+            return  # it may be from before a change, or is older than what is there now
+        changes.note(key, recording.number)
         try:
             await self.store.put(look.url, look.owner, answer)
         except Exception as error:  # as above
             self._store_failed(error)
         else:
             self._counts["stored"] += 1
+        if changes.since(look.url, recording.number):  # while the store was about it
+            await self._forget(look.url)
 
     async def _forget(self, url: str) -> None:
-        for recording in self._recordings:
-            if recording.look.url == url:
-                recording.valid = False
+        self._changes.note(url, self._changes.next())
         try:
             self._counts["invalidated"] += await self.store.remove(url)
         except Exception as error:  # as above
@@ -393,52 +416,10 @@ class Cache:
 
     # -- what is given
 
-    def _age(self, answer: CachedAnswer) -> float:
-        at_first = initial_age(answer.fields, answer.requested_at, answer.received_at)
-        return at_first + max(0.0, self._clock() - answer.received_at)
-
-    def _lifetime(self, answer: CachedAnswer) -> float:
-        return lifetime(
-            answer.status, answer.fields, answer.received_at, shared=self._shared, heuristic=self._heuristic
-        )
-
-    def _hides_failure(self, request: ClientRequest, answer: CachedAnswer) -> bool:
-        return may_replace_failure(
-            request.headers,
-            answer.fields,
-            self._lifetime(answer),
-            self._age(answer),
-            shared=self._shared,
-            default=self._stale_if_error,
-        )
-
     def _give(
         self, request: ClientRequest, answer: CachedAnswer, outcome: Outcome, *, judge: bool = False
     ) -> ClientResponse:
-        status, content = answer.status, answer.content
-        pairs = [pair for pair in answer.headers if pair[0].lower() != b"age"]
-        pairs.append((b"age", b"%d" % self._age(answer)))
-        if judge and status == 200 and self._not_modified(request, answer):
-            status = NOT_MODIFIED
-            pairs = [pair for pair in pairs if pair[0].lower() not in (b"content-length", b"content-encoding")]
-        if status == NOT_MODIFIED or request.method == "HEAD":
-            content = b""
-        response = ClientResponse(request, status, pairs)
-        response.got(content, ())
-        return self._done(request, outcome, response)
-
-    def _not_modified(self, request: ClientRequest, answer: CachedAnswer) -> bool:
-        """What the program's own conditions come to (RFC 9111 section 4.3.2)."""
-        headers, fields, at = request.headers, answer.fields, self._clock()
-        conditions = {
-            name.encode(): ", ".join(headers.get_all(name)).encode("latin-1", "replace")
-            for name in _HERE
-            if name in headers
-        }
-        etag = fields.get("etag", "").encode("latin-1")
-        changed = fields.get("last-modified", fields.get("date", "")).encode("latin-1")
-        modified = read_http_date(changed, at)
-        return precondition(conditions, "GET", etag, modified, at=at) == NOT_MODIFIED
+        return self._done(request, outcome, self._policy.response(request, answer, judge=judge))
 
     def _done(self, request: ClientRequest, outcome: Outcome, response: ClientResponse) -> ClientResponse:
         if request.state.get("cache") is not Outcome.REFRESH:
@@ -456,15 +437,19 @@ class _Look:
         self.request = request
         self.owner = owner
         self.call_next = call_next
-        self.url = url_key(request.url)
+        self.url = url_key(request.url, place_of(request))
 
 
 class _Recording:
-    """An answer that is on its way, and is to be kept unless something was changed meanwhile."""
+    """An answer that is on its way, and is to be kept unless something was changed since ``number``."""
 
-    __slots__ = ("__weakref__", "look", "requested_at", "valid")
+    __slots__ = ("look", "number", "requested_at")
 
-    def __init__(self, look: _Look, requested_at: float) -> None:
+    def __init__(self, look: _Look, requested_at: float, number: int) -> None:
         self.look = look
         self.requested_at = requested_at
-        self.valid = True
+        self.number = number
+
+
+def _date(at: float) -> tuple[bytes, bytes]:
+    return b"date", formatdate(at, usegmt=True).encode()

@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha256
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from forebay.http.client.cache_rules import Fields, vary_value
-from forebay.http.client.url import URL
+from forebay.http.client.secret_fields import SECRETS
 
-__all__ = ["Varying", "owner_of", "url_key", "varying_of"]
+if TYPE_CHECKING:
+    from forebay.http.client.request import ClientRequest
+    from forebay.http.client.url import URL
+    from forebay.http.headers import Headers, MutableHeaders
+
+__all__ = ["Varying", "owner_of", "place_of", "url_key", "varying_of"]
 
 Varying: TypeAlias = tuple[tuple[str, str | None], ...]
 """Names of headers, and what a request has there; None: nothing."""
 
-_SECRET = frozenset(("authorization", "cookie", "proxy-authorization"))
+
+def place_of(request: ClientRequest) -> str:
+    """Where a request goes to, other than its URL says: ``host`` and the socket; empty: nowhere else."""
+    host, endpoint = request.headers.get("host"), request.endpoint
+    if host is None and endpoint is None:
+        return ""
+    return f" host={host} at={endpoint.name if endpoint is not None else None}"
 
 
-def url_key(url: URL) -> str:
-    """The URL, without fragment."""
-    return url.origin + url.target
+def url_key(url: URL, place: str) -> str:
+    """The URL, without fragment.
+
+    :param place: see :func:`place_of`.
+    """
+    return url.origin + url.target + place
 
 
-def owner_of(headers: Fields) -> str:
+def owner_of(headers: Headers | MutableHeaders) -> str:
     """Whom an answer is for: requests with other credentials may get another one, whether it says so or not. A hash;
     empty: nobody's in particular."""
-    found = [headers.get_all(name) for name in ("authorization", "cookie")]
-    return sha256(repr(found).encode()).hexdigest() if any(found) else ""
+    found = sorted((key, value) for name, value in headers.pairs() if _is_secret(key := name.lower()))
+    return sha256(repr(found).encode("utf-8", "backslashreplace")).hexdigest() if found else ""
+
+
+@lru_cache(maxsize=512)
+def _is_secret(name: str) -> bool:
+    return name in SECRETS.headers or SECRETS.has(name)
 
 
 def varying_of(headers: Fields, names: Iterable[str]) -> Varying:
@@ -34,7 +54,7 @@ def varying_of(headers: Fields, names: Iterable[str]) -> Varying:
     found = []
     for name in names:
         value = vary_value(headers.get_all(name))
-        if value is not None and name in _SECRET:
-            value = sha256(value.encode()).hexdigest()
+        if value is not None and _is_secret(name):
+            value = sha256(value.encode("utf-8", "backslashreplace")).hexdigest()
         found.append((name, value))
     return tuple(found)

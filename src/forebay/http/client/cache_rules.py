@@ -41,6 +41,8 @@ _UNDERSTOOD = HEURISTIC | {302, 303, 307}  # for ``must-understand``
 _MOST = 2**31  # seconds; RFC 9111 section 1.2.2
 _LONGEST_HEURISTIC = 86400.0
 _REMEMBERED = 512  # characters of a field whose meaning is remembered
+_LONGEST = 4096  # characters of a field that is read at all
+_MOST_NAMES = 64  # in ``vary``: each is looked up for each request
 _DIRECTIVE = re.compile(
     r"[ \t,]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)"
     r'(?:=(?:"((?:[^"\\]|\\.)*+)"|([^,"]*)))?[^,]*(?:,|$)'
@@ -80,14 +82,17 @@ def directives(headers: Fields) -> Directives:
     """Those of ``cache-control``, by name in lower case (RFC 9111 section 5.2). Of one that is there twice, the first
     counts; where both are numbers, the smaller one (section 4.2.1).
 
-    Without ``cache-control``, ``pragma: no-cache`` stands for its ``no-cache`` (RFC 9111 section 5.4).
+    Without ``cache-control``, ``pragma: no-cache`` stands for its ``no-cache`` (RFC 9111 section 5.4). One of more than
+    4,096 characters, which would keep the program busy, stands for ``no-store``.
     """
     values = headers.get_all("cache-control")
     if not values:
         pragma = headers.get_all("pragma")
         return {"no-cache": None} if pragma and "no-cache" in _parsed(",".join(pragma)) else {}
     text = ",".join(values)
-    return _remembered(text) if len(text) <= _REMEMBERED else _parsed(text)
+    if len(text) > _REMEMBERED:
+        return _parsed(text) if len(text) <= _LONGEST else {"no-store": None}
+    return _remembered(text)
 
 
 def _parsed(text: str) -> Directives:
@@ -262,10 +267,10 @@ def _never_stale(said: Directives, shared: bool) -> bool:
 
 
 def vary_names(answer: Fields) -> tuple[str, ...] | None:
-    """The request's headers that an answer depends on, in lower case and sorted; None: on more than those, so it fits
-    no other request (RFC 9111 section 4.1)."""
+    """The request's headers that an answer depends on, in lower case and sorted; None: on more than those, or on more
+    than 64, so it fits no other request (RFC 9111 section 4.1)."""
     names = {name.strip(" \t").lower() for name in ",".join(answer.get_all("vary")).split(",")} - {""}
-    return None if "*" in names else tuple(sorted(names))
+    return None if "*" in names or len(names) > _MOST_NAMES else tuple(sorted(names))
 
 
 def vary_value(values: Sequence[str]) -> str | None:

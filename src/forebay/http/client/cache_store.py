@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from forebay.http.headers import Headers
@@ -27,9 +27,9 @@ class CachedAnswer:
     """
 
     status: int
-    headers: tuple[tuple[bytes, bytes], ...]
-    content: bytes
-    varying: tuple[tuple[str, str | None], ...]
+    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    content: bytes = field(repr=False)
+    varying: tuple[tuple[str, str | None], ...] = field(repr=False)
     requested_at: float
     received_at: float
 
@@ -41,7 +41,12 @@ class CachedAnswer:
     @property
     def size(self) -> int:
         """Bytes that it takes, about."""
-        return _OVERHEAD + len(self.content) + sum(len(name) + len(value) + 64 for name, value in self.headers)
+        return (
+            _OVERHEAD
+            + len(self.content)
+            + sum(len(name) + len(value) + 64 for name, value in self.headers)
+            + sum(len(name) + len(value or "") + 64 for name, value in self.varying)
+        )
 
 
 class CacheStore(Protocol):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Self, Unpack
+from inspect import isawaitable
+from typing import Any, Literal, Self, Unpack
 
 import msgspec
 
@@ -14,13 +15,14 @@ from forebay.engine import ClientTLS, Slots, Throttle, fail_after, now
 from forebay.engine.deadlines import TimeLimits
 from forebay.engine.dial import Resolve
 from forebay.engine.dns_cache import DNSCache
+from forebay.engine.tasks import Gate
 from forebay.errors import DeadlineExceeded, TooManyRedirects
-from forebay.http.client.auth import Basic
-from forebay.http.client.content import Fields, encode_content
+from forebay.http.client.base_url import BaseURL
+from forebay.http.client.content import encode_content
 from forebay.http.client.cookie_jar import CookieJar
-from forebay.http.client.cookies import KeepsCookies, jar_of
+from forebay.http.client.cookies import KeepsCookies, cookie_field, jar_of
 from forebay.http.client.decoding import accepted_codings
-from forebay.http.client.endpoint import Endpoint, unix_endpoint
+from forebay.http.client.endpoint import Endpoint
 from forebay.http.client.options import (
     Auth,
     ClientMiddleware,
@@ -28,19 +30,26 @@ from forebay.http.client.options import (
     Requesting,
     RequestOptions,
     Tracing,
-    field_pairs,
+    auth_of,
+    check_options,
+    check_timeouts,
+    header_pairs,
+    middleware_of,
+    redirects_of,
+    set_headers,
+    trace_of,
 )
 from forebay.http.client.policies import Policies
 from forebay.http.client.proxies import Proxies
-from forebay.http.client.redirects import REDIRECTS, Redirects, redirected
+from forebay.http.client.redirects import CREDENTIALS, REDIRECTS, Redirects, redirected
 from forebay.http.client.request import ClientRequest, check_method
 from forebay.http.client.resolver import ResolvedTarget, Resolver, resolver_of
 from forebay.http.client.response import ClientResponse
 from forebay.http.client.settings import Limits, Timeouts
 from forebay.http.client.targets import Balancing, HealthCheck
-from forebay.http.client.trace import Step, Trace
+from forebay.http.client.trace import Step, Trace, TraceEvent
 from forebay.http.client.transport import HTTPTransport, Transport
-from forebay.http.client.url import URL, parse_url, split_userinfo
+from forebay.http.client.url import URL
 from forebay.http.client.verbs import Verbs
 from forebay.http.headers import MutableHeaders
 from forebay.policy.breaker import Breaker, Circuits
@@ -56,10 +65,8 @@ from forebay.wire.heads import encode_headers
 
 __all__ = ["Client"]
 
-_URLS_KEPT = 1024
 _TIMEOUTS = Timeouts()
 _FOLLOW = Redirects()
-_NO_REDIRECTS = Redirects(limit=0)
 
 
 class Client(Verbs):
@@ -80,12 +87,13 @@ class Client(Verbs):
         :class:`~forebay.http.client.resolver.Resolver`, which knows them; ``unix:///path`` for a UNIX socket; "": whole
         URLs have to be given.
     :param timeouts: see :class:`Timeouts`, as for ``limits`` :class:`Limits`.
-    :param headers: of every request, unless it has others of that name. To other origins than that of ``base`` they go
-        only when the request is for them from the start, so do not put secrets there: that is what ``auth`` is for.
+    :param headers: of every request, unless it has others of that name. Where a request is for another origin than that
+        of ``base`` from the start, they go there too, but for ``authorization``, ``cookie``, ``proxy-authorization``
+        and ``x-api-key``. Other secrets are better in ``auth``.
     :param cookies: a jar that keeps what servers set; or cookies to begin one with; True: an empty one. By default no
         cookies are kept, since a client is mostly not one user.
     :param auth: shows who we are, to the origin of ``base``: see :mod:`forebay.http.client.auth`. A tuple of user and
-        password is ``Basic``.
+        password is ``Basic``; so are those in ``base``, where there is no ``auth``.
     :param tls: how to speak TLS: own CA, client certificate, ...
     :param proxy: the URL of a proxy for all requests, or :class:`Proxies`; None: those of the environment
         (``HTTPS_PROXY``, ...); "": none.
@@ -102,11 +110,12 @@ class Client(Verbs):
     :param transport: in place of connections: see :class:`Transport`.
     :param name: as it is called in logs and statistics.
     :raises ValueError: an argument makes no sense.
+    :raises TypeError: one is of another type.
     """
 
     def __init__(
         self,
-        base: str | Sequence[str | ResolvedTarget] | Resolver = "",
+        base: str | URL | Sequence[str | ResolvedTarget] | Resolver = "",
         *,
         timeouts: Timeouts = _TIMEOUTS,
         limits: Limits | None = None,
@@ -127,7 +136,7 @@ class Client(Verbs):
         balance: str | TargetRules | Balancing | None = None,
         health: HealthCheck | None = None,
         on_target: Callable[[TargetEvent], None] | None = None,
-        trace: Tracing = False,
+        trace: bool | Callable[[TraceEvent], None] = False,
         decompress: bool = True,
         resolve: Resolve | None = None,
         transport: Transport | None = None,
@@ -135,19 +144,26 @@ class Client(Verbs):
     ) -> None:
         self.name = name
         self.state = State.NEW
+        check_timeouts(timeouts)
+        if isinstance(trace, Trace):
+            raise TypeError("Client trace: a Trace is of one request; give True, or what is called with each step")
+        trace_of(trace)
         self.timeouts = timeouts
         self.requests = 0
-        self.middleware = list(middleware)
-        self._base: URL | None = None
-        self._endpoint: Endpoint | None = None
-        auth = self._read_base(base) or auth
-        self.cookies = jar_of(cookies, self._base)
-        self._auth = _auth_of(auth)
-        self._redirects = _redirects_of(redirects)
-        self._trace = trace
-        self._headers = self._default_headers(headers, decompress=decompress)
-        self._urls: dict[str, tuple[URL, Auth | None]] = {}
+        self.middleware: Sequence[ClientMiddleware] = list(middleware_of(middleware))
+        resolver = None if isinstance(base, str | URL) else resolver_of(base)
+        self._base = BaseURL(str(base) if resolver is None else resolver.url)
+        self.cookies = jar_of(cookies, self._base.url)
+        self._auth = auth_of(self._base.user if auth is None else auth)
+        self._redirects = redirects_of(redirects)
+        self._trace: Tracing = trace
+        self._headers = _default_headers(headers, decompress=decompress)
+        self._headers_for_others = self._headers.copy()
+        for field in CREDENTIALS:
+            self._headers_for_others.pop(field, None)
         self._total = None if timeouts.total is None else TimeLimits(timeouts.total)
+        self._under_way = 0
+        self._at_rest = Gate()
         self._names = DNSCache() if resolve is None and transport is None else None
         self.transport: Transport = transport or HTTPTransport(
             timeouts, limits, tls=tls, proxies=_proxies_of(proxy), resolve=resolve or self._names, name=name
@@ -161,7 +177,7 @@ class Client(Verbs):
             breaker=breaker,
             attempt_timeout=attempt_timeout,
             budget=budget,
-            resolver=None if isinstance(base, str) else resolver_of(base),
+            resolver=resolver,
             balance=Balancing.of(balance),
             health=health,
             on_target=on_target,
@@ -170,32 +186,6 @@ class Client(Verbs):
         if self.cookies is not None:
             self._inner = KeepsCookies(self.cookies, self._inner)
         self._chain = self._compiled((), self._auth)
-
-    def _read_base(self, base: str | Sequence[str | ResolvedTarget] | Resolver) -> Auth | None:
-        if not isinstance(base, str):
-            base = resolver_of(base).url
-        if not base:
-            return None
-        if base.startswith("unix://"):
-            self._base = parse_url("http://localhost/")
-            self._endpoint = unix_endpoint(base.removeprefix("unix://"))
-            return None
-        text, user = split_userinfo(base)
-        self._base = parse_url(text)
-        if self._base.query or self._base.fragment:
-            raise ValueError(f"Client base {text!r}: must be without a query and a fragment")
-        return user
-
-    def _default_headers(self, given: HeaderFields, *, decompress: bool) -> MutableHeaders:
-        fields = {"accept": "*/*", "user-agent": "forebay"}
-        if decompress:
-            fields["accept-encoding"] = accepted_codings()
-        pairs = field_pairs(given)
-        for name, _ in pairs:
-            fields.pop(name.lower(), None)
-            if name.lower() in ("content-length", "transfer-encoding", "host"):
-                raise ValueError(f"Client header {name!r}: is of a request, and cannot be of all")
-        return MutableHeaders.encoded(encode_headers([*fields.items(), *pairs]))
 
     def _compiled(
         self, middleware: Sequence[ClientMiddleware], auth: ClientMiddleware | None
@@ -212,30 +202,38 @@ class Client(Verbs):
         if self.cookies is not None:
             named.append("cookies")
         chain = " > ".join([*named, repr(self.policies)])
-        return f"<Client {self._base or 'of any URL'} {self.state}: {chain}>"
+        return f"<Client {self._base} {self.state}: {chain}>"
 
     # Its life
 
     async def start(self) -> None:
         """Begin.
 
-        :raises RuntimeError: it was started before.
+        :raises RuntimeError: it was started before, or is stopped meanwhile.
         """
         if self.state is not State.NEW:
             raise RuntimeError(f"client {self.name} was started before")
-        self._chain = self._compiled((), self._auth)  # middleware may have been added
-        await self.transport.start()
-        self.state = State.RUNNING
+        self.state = State.STARTING
+        self.middleware = tuple(self.middleware)  # some may have been added, and none is from now on
+        self._chain = self._compiled((), self._auth)
         try:
+            await self.transport.start()
             await self.policies.start()
+            if self.state is not State.STARTING:
+                raise RuntimeError(f"client {self.name} was stopped before it had started")
         except BaseException:
+            self.state = State.STARTING  # what began after it was stopped is to be stopped as well
             await self.stop()
             raise
+        self.state = State.RUNNING
 
     async def drain(self) -> None:
-        """Take no more requests, and return when none is under way."""
+        """Take no more requests, and return when none is under way, with all its redirects, tries and content."""
         if self.state is State.RUNNING:
             self.state = State.DRAINING
+            while self._under_way:
+                self._at_rest.close()
+                await self._at_rest.wait()
             await self.policies.drain()
             await self.transport.drain()
 
@@ -250,7 +248,7 @@ class Client(Verbs):
                 ending.push_async_callback(self.policies.stop)
                 for layer in (*self.middleware, self._auth):
                     if (close := getattr(layer, "close", None)) is not None:  # of a Cache, for one
-                        ending.push_async_callback(close)
+                        ending.push_async_callback(_closed, close)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -276,18 +274,22 @@ class Client(Verbs):
 
         :param url: a path below ``base``, with or without a query; or a whole URL.
         :param params: fields to add to the query; a list stands for several of its name.
-        :param headers: beside the client's, or in place of those of the same name.
-        :param cookies: to send beside those that are kept.
+        :param headers: beside the client's, or in place of those of the same name. In a list of pairs a name may come
+            several times.
+        :param cookies: to send beside those that are kept, in place of a ``cookie`` header.
         :param content: sent as it is: bytes, text, a ``Path``, an open binary file, or an async iterable, which is sent
             in chunks as it comes, and only once.
-        :param json: or ``msgpack``, ``form``, ``files``: content in that encoding.
-        :param timeouts: in place of the client's, but for ``connect`` and ``tls``, which are those of the connections;
-            as are ``auth``, ``redirects`` and ``trace``.
-        :param middleware: for this request, within the client's.
+        :param json: or ``msgpack``, ``form``, ``files``: content in that encoding. ``json=None`` is ``null``.
+        :param timeouts: in place of the client's, all of them but ``connect`` and ``tls``, which are those of the
+            connections.
+        :param auth: in place of the client's, and of user and password in the URL; False: none. To other origins than
+            that of ``base``, the client's own does not go.
+        :param redirects: in place of the client's, as is ``trace``; a ``Trace`` is for one request.
+        :param middleware: for this request, within the client's, and around ``auth``.
         :param idempotent: whether it may be sent twice; None: as the method says, or an ``idempotency-key``.
         :param expect_continue: whether the server is asked first if it wants the content (RFC 9110 section 10.1.1).
         :raises ValueError: the request is not well-formed.
-        :raises TypeError: there is no such option, or it is of another type.
+        :raises TypeError: there is no such option, which is named, or it is of another type.
         :raises PoolExhausted: no connection came free in time.
         :raises ConnectFailed: the server cannot be reached: :class:`ConnectTimeout`, :class:`TLSFailed`, ...
         :raises UpstreamTimeout: the server is too slow: :class:`ReadTimeout`, :class:`WriteTimeout`.
@@ -296,82 +298,59 @@ class Client(Verbs):
         :raises DeadlineExceeded: it was not done in time.
         :raises CircuitOpen: and other errors of the policies there are.
         """
-        request, limit = self._made(method, url, options)
-        auth = options.get("auth")
-        middleware = options.get("middleware") or ()
-        target_auth = self._auth_in_url(url)
-        chain = self._chain
-        if auth is not None or middleware or target_auth is not None:
-            chain = self._compiled(middleware, _auth_of(auth or target_auth) or self._auth)
-        elif self._auth is not None and self._base is not None and not request.url.same_origin(self._base):
-            request.foreign = True  # the client's credentials are for its base
-        redirects = self._redirects
-        if (own := options.get("redirects")) is not None:
-            redirects = _redirects_of(own)
-        self.requests += 1
-        return Requesting(self._perform(request, chain, redirects, limit))
-
-    def _made(self, method: str, url: str | URL, options: RequestOptions) -> tuple[ClientRequest, TimeLimits | None]:
         check_method(method)
         if self.state is not State.RUNNING:
             raise RuntimeError(f"client {self.name} is {self.state}: use it in async with Client(...) as client")
-        target = self._url(url, options.get("params"))
-        headers = self._headers.copy()
-        request = ClientRequest(method, target, headers, timeouts=self.timeouts)
-        if self._endpoint is not None and self._base is not None and target.same_origin(self._base):
-            request.endpoint = self._endpoint
-        limit = self._total
+        place = self._base.find(url)
+        request = ClientRequest(method, place.url, self._headers.copy(), timeouts=self.timeouts)
+        if self._trace is not False:
+            request.trace = trace_of(self._trace)
+        limit, redirects, chain = self._total, self._redirects, self._chain
+        auth: Auth | Literal[False] | None = place.user
+        middleware: Sequence[ClientMiddleware] = ()
+        if place.home:
+            request.endpoint = self._base.endpoint
+        else:
+            request.headers = self._headers_for_others.copy()
         if options:
-            for name, value in field_pairs(options.get("headers") or ()):
-                headers[name] = value
-            if cookies := options.get("cookies"):
-                headers["cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
-            request.content = encode_content(
-                options.get("content"),
-                options.get("json", msgspec.UNSET),
-                options.get("msgpack", msgspec.UNSET),
-                options.get("form"),
-                options.get("files"),
-            )
-            request.idempotent = options.get("idempotent")
-            request.expect_continue = options.get("expect_continue", False)
-            if (timeouts := options.get("timeouts")) is not None:
-                request.timeouts = timeouts
-                limit = None if timeouts.total is None else TimeLimits(timeouts.total)
-        trace = options.get("trace")
-        if trace is None:
-            trace = self._trace
-        if trace is not False:
-            request.trace = trace if isinstance(trace, Trace) else Trace(None if trace is True else trace)
-        return request, limit
+            check_options(options)
+            self._fill(request, options)
+            if request.timeouts is not self.timeouts:
+                limit = None if request.timeouts.total is None else TimeLimits(request.timeouts.total)
+            if (own := options.get("redirects")) is not None:
+                redirects = redirects_of(own)
+            if (given := options.get("auth")) is not None:
+                auth = given
+            middleware = middleware_of(options.get("middleware") or ())
+        if auth is not None or middleware:
+            shown = self._auth if auth is None else None if auth is False else auth_of(auth)
+            chain = self._compiled(middleware, shown)
+        if not place.home and (auth is None or auth is False):
+            request.foreign = True  # what this client has to show is for its base
+        self.requests += 1
+        return Requesting(self._perform(request, chain, redirects, limit))
 
-    def _url(self, url: str | URL, params: Fields | None) -> URL:
-        found = url if isinstance(url, URL) else self._known(url)[0]
-        return found.with_params(params) if params else found
-
-    def _known(self, url: str) -> tuple[URL, Auth | None]:
-        known = self._urls.get(url)
-        if known is None:
-            known = self._parsed(url)
-            if len(self._urls) >= _URLS_KEPT:
-                del self._urls[next(iter(self._urls))]
-            self._urls[url] = known
-        return known
-
-    def _auth_in_url(self, url: str | URL) -> Auth | None:
-        return self._urls[url][1] if isinstance(url, str) and url in self._urls else None
-
-    def _parsed(self, url: str) -> tuple[URL, Auth | None]:
-        base = self._base
-        if not url.startswith("/") and "://" in url.partition("?")[0]:
-            text, user = split_userinfo(url)
-            return parse_url(text), user
-        if base is None:
-            raise ValueError(f"request URL {url!r:.200}: must be a whole one, as the client has no base URL")
-        if url == "*":
-            return base.with_target(url), None
-        path = base.path.rstrip("/")
-        return base.with_target(url if url.startswith("/") and not path else f"{path}/{url.removeprefix('/')}"), None
+    def _fill(self, request: ClientRequest, options: RequestOptions) -> None:
+        if params := options.get("params"):
+            request.url = request.url.with_params(params)
+        if (headers := options.get("headers")) is not None:
+            set_headers(request.headers, headers)
+        if cookies := options.get("cookies"):
+            request.headers["cookie"] = cookie_field(cookies)
+        request.content = encode_content(
+            options.get("content"),
+            options.get("json", msgspec.UNSET),
+            options.get("msgpack", msgspec.UNSET),
+            options.get("form"),
+            options.get("files"),
+        )
+        request.idempotent = options.get("idempotent")
+        request.expect_continue = bool(options.get("expect_continue"))
+        if (timeouts := options.get("timeouts")) is not None:
+            check_timeouts(timeouts)
+            request.timeouts = timeouts
+        if (trace := options.get("trace")) is not None:
+            request.trace = trace_of(trace)
 
     async def _perform(
         self,
@@ -380,12 +359,18 @@ class Client(Verbs):
         redirects: Redirects,
         limit: TimeLimits | None,
     ) -> ClientResponse:
-        if limit is None:
+        if limit is not None:
+            return await self._in_time(request, chain, redirects, limit)
+        self._under_way += 1
+        try:
             response = await chain(request)
             if response.status in REDIRECTS:
                 response = await self._follow(request, response, chain, redirects)
             return response
-        return await self._in_time(request, chain, redirects, limit)
+        finally:
+            self._under_way -= 1
+            if not self._under_way and self.state is not State.RUNNING:
+                self._at_rest.open()
 
     async def _in_time(
         self,
@@ -415,7 +400,12 @@ class Client(Verbs):
         history: list[ClientResponse] = []
         request = first
         while rules.limit and response.status in REDIRECTS:
-            following = redirected(request, response.status, response.headers.get("location"), rules, first.url)
+            try:
+                location = response.headers.get("location")
+                following = redirected(request, response.status, location, rules, first.url, self._find)
+            except BaseException:
+                response.discard()
+                raise
             if following is None:
                 break
             response.history = tuple(history)
@@ -426,8 +416,6 @@ class Client(Verbs):
                     first.trace.mark(Step.FAILED, error=message)
                 raise TooManyRedirects(message)
             history.append(response)
-            following.tried = []
-            following.endpoint = self._endpoint if self._base and following.url.same_origin(self._base) else None
             if following.trace is not None:
                 following.trace.mark(
                     Step.REDIRECT, status=response.status, method=following.method, url=str(following.url)
@@ -437,17 +425,32 @@ class Client(Verbs):
         response.history = tuple(history)
         return response
 
+    def _find(self, url: URL, named: bool) -> tuple[URL, Endpoint | None]:
+        """Where a redirect leads. A target knows itself by its own name, and not by that of our base URL: what it says
+        of itself is ours, and one that it names is meant."""
+        if named and self.policies.targets is not None:
+            found, endpoint = self.policies.targets.named(url)
+            if found:
+                return self._base.moved(url), endpoint
+        return url, self._base.endpoint if self._base.is_home(url) else None
 
-def _auth_of(auth: Auth | None) -> ClientMiddleware | None:
-    return Basic(*auth) if isinstance(auth, tuple) else auth
+
+def _default_headers(given: HeaderFields, *, decompress: bool) -> MutableHeaders:
+    fields = {"accept": "*/*", "user-agent": "forebay"}
+    if decompress:
+        fields["accept-encoding"] = accepted_codings()
+    pairs = header_pairs(given)
+    for name, _ in pairs:
+        fields.pop(name.lower(), None)
+        if name.lower() in ("content-length", "transfer-encoding", "host"):
+            raise ValueError(f"Client header {name!r}: is of a request, and cannot be of all")
+    return MutableHeaders.encoded(encode_headers([*fields.items(), *pairs]))
 
 
-def _redirects_of(redirects: Redirects | int | bool) -> Redirects:
-    if isinstance(redirects, Redirects):
-        return redirects
-    if redirects is True:
-        return _FOLLOW
-    return Redirects(limit=int(redirects)) if redirects else _NO_REDIRECTS
+async def _closed(close: Callable[[], Any]) -> None:
+    found = close()
+    if isawaitable(found):
+        await found
 
 
 def _proxies_of(proxy: str | Proxies | None) -> Proxies | None:

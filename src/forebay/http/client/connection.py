@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from forebay.engine import CloseReason, Connection, ConnectionHandler, now
-from forebay.engine.holders import outside
+from forebay.engine.soon import Soon
 from forebay.engine.tasks import Future, Tasks
-from forebay.engine.unread import Unread
+from forebay.engine.unread import Unread, read_rest
 from forebay.errors import ConnectionClosed, ProtocolError, RetryClass, Source, UpstreamClosed, UpstreamProtocolError
 from forebay.http.client.arriving import Arriving
 from forebay.http.client.endpoint import Endpoint
@@ -20,7 +19,7 @@ from forebay.http.client.request import ClientRequest
 from forebay.http.client.response import ClientResponse
 from forebay.http.client.sending import Sending
 from forebay.http.client.settings import Limits
-from forebay.http.client.trace import Step, Trace
+from forebay.http.client.trace import GIVEN_UP, Step, Trace
 from forebay.http.headers import Headers
 from forebay.policy.deadline import CURRENT
 from forebay.wire.heads import HeaderPairs
@@ -63,7 +62,6 @@ class ClientConnection(ConnectionHandler):
         "_arriving",
         "_complete",
         "_detached",
-        "_discarded",
         "_error",
         "_headers",
         "_heard",
@@ -85,11 +83,13 @@ class ClientConnection(ConnectionHandler):
         "endpoint",
         "events",
         "exchanges",
+        "soon",
         "used_at",
         "watch",
     )
 
     conn: Connection
+    soon: Soon
     _request: ClientRequest
 
     def __init__(self, endpoint: Endpoint, user: ConnectionUser) -> None:
@@ -109,7 +109,7 @@ class ClientConnection(ConnectionHandler):
         self._error: BaseException | None = None
         self._interim: list[tuple[int, Headers]] = []
         self._pieces: list[bytes] = []
-        self._size = self._discarded = self._status = 0
+        self._size = self._status = 0
         self._headers: HeaderPairs = ()
         self._trailers: HeaderPairs = ()
         self._heard = self._complete = self._last = False  # _last: we have said that we close
@@ -119,16 +119,13 @@ class ClientConnection(ConnectionHandler):
         return f"<ClientConnection {self.endpoint} {self.watch.phase.value} exchanges={self.exchanges}>"
 
     @property
-    def usable(self) -> bool:
-        """Whether another request can be sent."""
-        return not self.conn.closing
-
-    @property
     def stale(self) -> bool:
         return self.exchanges > 1 and not self._heard
 
     def has_unread(self) -> bool:
-        """Whether something came, or the connection ended, since it was last used, and the loop has not noticed yet."""
+        """Whether something came, or the connection ended, since it was last used, noticed by the loop or not."""
+        if self.conn.closing:
+            return True
         if self._unread is None:
             self._unread = Unread(self.conn)
         return self._unread.there()
@@ -150,21 +147,26 @@ class ClientConnection(ConnectionHandler):
             message = f"{request}: the server closed the connection before anything was sent"
             raise UpstreamClosed(message, target=self.endpoint.name, retry=RetryClass.SAFE)
         self._begin(request)
+        waiter = self._waiter = Future()  # sending may fail at once
         content = request.content
         data = content.data
         if data is not None and len(data) <= _AT_ONCE and not (data and request.expect_continue):
             self.write(b"%b\r\n%b" % (head, data))
             if self._trace is not None:
                 self._trace.mark(Step.WROTE_HEADERS)
-                if data:
+            if data:
+                if self._trace is not None:
                     self._trace.mark(Step.WROTE_BODY, bytes=len(data))
-            self.watch.begin(Phase.HEAD, request.timeouts.read, at)
+                self.watch.begin_answer(at)
+            else:
+                self.watch.begin(Phase.HEAD, request.timeouts.read, at)
         else:
             self._start_sending(request, head)
-        waiter = self._waiter = Future()
         try:
             await waiter
         except BaseException:
+            if self._trace is not None and self._error is None:
+                self._trace.mark(Step.FAILED, error=GIVEN_UP)
             self.give_up()
             raise
         finally:
@@ -208,17 +210,13 @@ class ClientConnection(ConnectionHandler):
             response.got(pieces[0] if len(pieces) == 1 else b"".join(pieces), self._trailers)
             self._give_back()
         else:
-            code, offset = outside(sys._getframe())
-            arriving = Arriving(self, pieces, self._user.limits.buffer, (code, offset))
+            arriving = Arriving(self, pieces, self._user.limits.buffer)
             response.comes_from(arriving)
             if self._error is not None:
                 error, self._error = self._error, None
                 arriving.fail(error)
                 del error
                 self.give_up()
-            elif self._status == 101:
-                arriving.link = None
-                response.switched(self)
             else:
                 self._arriving = arriving
                 self.unawaited()
@@ -251,11 +249,10 @@ class ClientConnection(ConnectionHandler):
         if self._sending is not sending:
             return
         self._sending = None
-        timeouts = self._request.timeouts
         if self._arriving is None:
-            self.watch.begin(Phase.HEAD, timeouts.read)
+            self.watch.begin_answer()
         elif self._arriving.awaited:
-            self.watch.begin(Phase.CONTENT, timeouts.read)
+            self.watch.begin(Phase.CONTENT, self._request.timeouts.read)
         else:
             self.unawaited()
 
@@ -281,7 +278,7 @@ class ClientConnection(ConnectionHandler):
     def unawaited(self) -> None:
         """Nobody does for now."""
         if self._arriving is not None and self._sending is None:
-            self.watch.begin(Phase.UNASKED, self._user.limits.unread)
+            self.watch.begin(Phase.UNASKED, None if self._arriving.held else self._user.limits.unread)
 
     def leave(self, worth: int) -> None:
         """Nobody wants what is still to come. Up to ``worth`` bytes are read to keep the connection."""
@@ -289,10 +286,9 @@ class ClientConnection(ConnectionHandler):
         reader = self._reader
         length = reader.content_length
         left = inf if length is None else length - self._size
-        if self._sending is not None or not reader.keep_alive or left > worth or self.conn.closing:
+        if self._sending is not None or not reader.keep_alive or left > worth or self.conn.closing or reader.switched:
             self.give_up()
             return
-        self._discarded = worth
         self.watch.begin(Phase.DISCARDING, _DISCARD_WAIT)
         self.conn.resume_reading()
 
@@ -305,9 +301,17 @@ class ClientConnection(ConnectionHandler):
         return conn, rest
 
     def close(self) -> None:
-        """Close it, unless it is something else by now."""
-        if not self._detached:
+        """Close it, unless it is something else by now; in the middle of an exchange when the client is stopped."""
+        if self._detached:
+            return
+        if self._held:
+            message = f"{self._request}: the client was stopped"
+            self._fail(ConnectionClosed(message, source=Source.INTERNAL, retry=RetryClass.NEVER))
+            self.conn.abort(CloseReason.APP)
+        elif self.conn.closing or not self.conn.write_buffer_size():
             self.conn.close()
+        else:  # of a request that was answered before all of it was taken: the server may never take the rest
+            self.conn.abort(CloseReason.APP)
 
     def drop(self) -> None:
         """Give it back unused, to be closed."""
@@ -357,7 +361,7 @@ class ClientConnection(ConnectionHandler):
         else:
             self._error = error
             self.conn.abort(CloseReason.APP)
-            self._wake()
+            self._wake()  # ask() waits, and gives up
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -385,6 +389,7 @@ class ClientConnection(ConnectionHandler):
 
     def on_open(self, conn: Connection) -> None:
         self.conn = self.watch.conn = conn
+        self.soon = Soon()
 
     def on_message(self, conn: Connection, data: bytes) -> None:
         trace = self._trace
@@ -428,6 +433,11 @@ class ClientConnection(ConnectionHandler):
         return False
 
     def on_close(self, conn: Connection, reason: CloseReason) -> None:
+        if reason is CloseReason.RESET and self._held and not self._complete:
+            # Loops end a connection when a write fails: what the server had said by then may still lie in the socket
+            for data in read_rest(conn, self._user.limits.buffer):
+                if self._held and not self._complete:
+                    self.on_message(conn, data)
         self._closed()
         self.watch.close()
         self._reader.close()
@@ -443,6 +453,8 @@ class ClientConnection(ConnectionHandler):
             what = "in the middle of the answer"
         else:
             what = "before it answered"
+        if self.endpoint.secure and self.conn.close_detail:
+            what += f": {self.conn.close_detail}"  # TLS 1.3 refuses a client's certificate when the handshake is over
         self._fail(
             UpstreamClosed(f"{self._request}: the server closed the connection {what}", target=self.endpoint.name)
         )
@@ -471,11 +483,7 @@ class ClientConnection(ConnectionHandler):
         if self._arriving is not None:
             if not self._arriving.put(data):
                 self.conn.pause_reading()
-        elif self.watch.phase is Phase.DISCARDING:
-            self._discarded -= len(data)
-            if self._discarded < 0:
-                self.give_up()
-        else:
+        elif self.watch.phase is not Phase.DISCARDING:
             self._pieces.append(data)
             if self._size >= self._user.limits.buffer:
                 self.conn.pause_reading()

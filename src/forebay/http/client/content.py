@@ -43,7 +43,8 @@ def encode_content(
 
     :param json: anything that msgspec or pydantic can write, None included; ``msgspec.UNSET`` for none, as for
         ``msgpack``.
-    :raises ValueError: more than one kind of content was given, or a file is none that can be read.
+    :raises ValueError: more than one kind of content was given, text has lone surrogates, or a file is none that can be
+        read.
     :raises TypeError: content is of a type that cannot be sent.
     :raises OSError: there is no such file.
     """

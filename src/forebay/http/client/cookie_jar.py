@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from itertools import count
+from typing import TypeAlias
 
 import msgspec
 
@@ -40,6 +41,15 @@ class _Cookie(msgspec.Struct):
     expires: float | None  # seconds since 1970; None: with the client
 
 
+_Key: TypeAlias = tuple[str, str, bool]  # of those of a domain: name, path, and whether it is for one host alone
+
+
+def _key(cookie: _Cookie) -> _Key:
+    """What replaces what: a subdomain's cookie for all of a domain is no replacement for one that the domain's own host
+    keeps to itself (6265bis section 5.7)."""
+    return cookie.name, cookie.path, cookie.host_only
+
+
 class _Kept:
     """A cookie in a jar."""
 
@@ -52,11 +62,13 @@ class _Kept:
 
 
 class CookieJar:
-    """Cookies by name, domain and path. ``HttpOnly``, ``SameSite`` and ``Partitioned`` are a browser's matter.
+    """Cookies by name, domain and path. ``HttpOnly``, ``SameSite`` and ``Partitioned`` are a browser's matter. Clients
+    and tasks may share one, in one thread.
 
-    At most 3,000 are kept, and 50 of a domain; those that have expired go first, then the one that was not sent for the
-    longest. Which domains are open to everybody's registration (``co.uk``) is not known here: a server may set cookies
-    for all of its parents, but for those without a dot.
+    At most 3,000 are kept, and 50 of a domain. Those that have expired go first; then, of those that are not for https
+    alone before the others, the one that was not sent for the longest. Which domains are open to everybody's
+    registration (``co.uk``) is not known here: a server may set cookies for all of its parents, but for those without a
+    dot.
 
     :param clock: seconds since 1970, for what expires.
     """
@@ -65,7 +77,7 @@ class CookieJar:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._domains: dict[str, dict[tuple[str, str], _Kept]] = {}  # by domain, then by name and path
+        self._domains: dict[str, dict[_Key, _Kept]] = {}
         self._numbers = count()
         self._size = 0
 
@@ -188,8 +200,8 @@ class CookieJar:
     def _may_be_set_openly(self, cookie: _Cookie) -> bool:
         """Whether a server without TLS may set it: it is none for TLS, and hides none (6265bis section 5.7)."""
         return not cookie.secure and not any(
-            kept.cookie.secure
-            and kept.cookie.name == cookie.name
+            kept.cookie.name == cookie.name
+            and kept.cookie.secure
             and (domain_matches(cookie.domain, kept.cookie.domain) or domain_matches(kept.cookie.domain, cookie.domain))
             and path_matches(cookie.path, kept.cookie.path)
             for kept in self._all()
@@ -197,7 +209,7 @@ class CookieJar:
 
     def _keep(self, cookie: _Cookie) -> None:
         cookies = self._domains.setdefault(cookie.domain, {})
-        key = cookie.name, cookie.path
+        key = _key(cookie)
         old = cookies.get(key)
         if old is not None:
             old.cookie = cookie  # it keeps its place
@@ -205,25 +217,34 @@ class CookieJar:
         cookies[key] = _Kept(cookie, next(self._numbers))
         self._size += 1
         most = _KEPT_PER_DOMAIN if cookie.domain else _KEPT  # no server has a say in those of every host
-        if len(cookies) > most or self._size > _KEPT:
-            self._expire()
-            if len(cookies) > most:
-                self._remove(min(cookies.values(), key=_by_use).cookie)
-            if self._size > _KEPT:
-                self._remove(min(self._all(), key=_by_use).cookie)
+        if len(cookies) > most:
+            self._make_room(list(cookies.values()))
+        if self._size > _KEPT:
+            self._make_room(self._all())
 
     def _remove(self, cookie: _Cookie) -> None:
         cookies = self._domains.get(cookie.domain, {})
-        if cookies.pop((cookie.name, cookie.path), None) is not None:
+        if cookies.pop(_key(cookie), None) is not None:
             self._size -= 1
             if not cookies:
                 del self._domains[cookie.domain]
 
-    def _expire(self) -> None:
+    def _make_room(self, among: list[_Kept]) -> None:
+        """Forget at least one of them."""
+        if not self._expire(among):
+            self._remove(min(among, key=_by_use).cookie)
+
+    def _expire(self, among: list[_Kept] | None = None) -> int:
+        """Forget those that have expired; how many they were."""
         now = self._clock()
-        for kept in self._all():
-            if kept.cookie.expires is not None and kept.cookie.expires <= now:
-                self._remove(kept.cookie)
+        over = [
+            kept.cookie
+            for kept in (self._all() if among is None else among)
+            if kept.cookie.expires is not None and kept.cookie.expires <= now
+        ]
+        for cookie in over:
+            self._remove(cookie)
+        return len(over)
 
 
 def default_path(path: str) -> str:
@@ -262,8 +283,8 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _by_use(kept: _Kept) -> int:
-    return kept.used
+def _by_use(kept: _Kept) -> tuple[bool, int]:
+    return kept.cookie.secure, kept.used  # those that anybody on the way could set go first (6265bis section 5.7)
 
 
 def _read(line: str, url: URL, clock: Callable[[], float]) -> _Cookie | None:
@@ -295,7 +316,7 @@ def _read(line: str, url: URL, clock: Callable[[], float]) -> _Cookie | None:
                 found = parse_cookie_date(text)
                 expires = expires if found is None else found
             case "max-age" if _AGE.fullmatch(text):
-                age = -1 if text.startswith("-") else min(int(text[:12]), _LONGEST_AGE)
+                age = -1 if text.startswith("-") else min(int(text.lstrip("0")[:12] or 0), _LONGEST_AGE)
     cookie.expires = expires if age is None else clock() + age if age > 0 else 0.0
     if not domain_matches(url.host, cookie.domain):
         return None  # of somebody else

@@ -213,6 +213,8 @@ class _Zstd:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         self.begun = self.begun or bool(data)
+        waiting: list[bytes] = []
+        size = 0
         for start in range(0, len(data), _ZSTD_INPUT):  # how much comes out cannot be bounded otherwise
             rest = data[start : start + _ZSTD_INPUT]
             while rest:
@@ -227,8 +229,14 @@ class _Zstd:
                 if self._frame.eof:
                     self.complete = True
                     rest = self._frame.unused_data
-                for at in range(0, len(made), _PIECE):
-                    yield made[at : at + _PIECE]
+                waiting.append(made)
+                size += len(made)
+            if size >= _PIECE or start + _ZSTD_INPUT >= len(data):
+                joined = b"".join(waiting)
+                waiting.clear()
+                size = 0
+                for at in range(0, len(joined), _PIECE):
+                    yield joined[at : at + _PIECE]
 
 
 _EXTRAS: dict[str, tuple[str, Callable[[str, Any], _Stage]]] = {"br": ("brotli", _Brotli), "zstd": ("zstandard", _Zstd)}

@@ -82,8 +82,7 @@ class Digest(ForOrigins):
             if not again or not request.content.replayable:
                 return response
             response.discard()
-        if session is not None:
-            self._learn(session, proof, response)
+        self._learn(session, proof, response)
         return response
 
     def _remember(self, origin: str, session: DigestSession) -> None:
@@ -92,8 +91,9 @@ class Digest(ForOrigins):
         if len(self._sessions) > _REMEMBERED:
             del self._sessions[next(iter(self._sessions))]
 
-    def _learn(self, session: DigestSession, proof: DigestProof | None, response: ClientResponse) -> None:
-        """What ``authentication-info`` says of this request and the next (RFC 7616 section 3.5)."""
+    def _learn(self, session: DigestSession | None, proof: DigestProof | None, response: ClientResponse) -> None:
+        """What ``authentication-info`` says of this request and the next (RFC 7616 section 3.5). A server that did not
+        ask for the password has not proved that it knows it."""
         information = parse_parameters(", ".join(response.headers.get_all("authentication-info"))) or {}
         proved = proof.check(information) if proof is not None else None
         if proved is False or (self._mutual and not proved):
@@ -102,5 +102,5 @@ class Digest(ForOrigins):
                 f"{response.url.origin} does not know the password of Digest: its rspauth is "
                 f"{'missing or cannot be checked' if proved is None else 'wrong'}"
             )
-        if information.get("nextnonce"):
+        if session is not None and information.get("nextnonce"):
             session.follow(information["nextnonce"])

@@ -101,7 +101,7 @@ class DigestSession:
         elif name.isascii():
             self._name = f"username={_quoted(name.decode())}"
         else:
-            self._name = f"username*=UTF-8''{quote(name)}"  # section 3.4, by RFC 5987
+            self._name = f"username*=UTF-8''{quote(name, safe='')}"  # section 3.4, by RFC 5987
 
     def __repr__(self) -> str:
         return f"<DigestSession {self._algorithm or 'MD5'} answered={self.sent}>"

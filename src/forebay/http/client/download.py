@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from forebay.engine.loop import sleep
 from forebay.engine.tasks import unfinished
 from forebay.errors import RetryClass, UpstreamClosed, UpstreamError, UpstreamProtocolError
-from forebay.http.client.file_threads import FileThreads
-from forebay.http.client.partial_file import PartialFile, Source, hash_name
+from forebay.http.client.partial_file import PartialFile, Source, hash_name, made_mode, replaced_mode
 from forebay.http.conditions import read_http_date
+from forebay.http.file_threads import FileThreads
 from forebay.policy.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -68,12 +68,13 @@ async def save_response(
     fsync: bool = False,
 ) -> int:
     """Write the content of ``response`` to ``path``, in place of what is there, once it is complete: until then it
-    stands beside it, under another name. Nothing is left of one that fails.
+    stands beside it, under another name. Nothing is left of one that fails. A file that is replaced hands on its
+    permissions; a symbolic link is replaced, and not followed.
 
     :param on_progress: called as bytes are written.
     :param fsync: have the disk have it before it is put in its place.
     :returns: its bytes.
-    :raises OSError: it cannot be written there, or the disk is full.
+    :raises OSError: it cannot be written there, is no regular file, or the disk is full.
     :raises UpstreamError: as for :meth:`~forebay.http.client.response.ClientResponse.stream`.
     """
     beside = _Beside(Path(path))
@@ -107,11 +108,11 @@ async def download(
     fsync: bool = False,
     **options: Any,
 ) -> Downloaded:
-    """Get ``url`` into the file ``path``, in place of what is there, once it is complete. Until then what has come
-    stands in ``path.part``, with ``path.part.json``, which says what it is of. When the connection breaks, the rest is
-    asked for (``range`` with ``if-range``, RFC 9110 section 14); after the last attempt, or when the program ends, the
-    next call goes on from there. What has changed on the server meanwhile begins anew, as does all that the server
-    gives neither a strong ``etag`` nor an exact ``last-modified``.
+    """Get ``url`` into the file ``path``, in place of what is there, as :func:`save_response` does. Until then what has
+    come stands in ``path.part``, with ``path.part.json``, which says what it is of. When the connection breaks, the
+    rest is asked for (``range`` with ``if-range``, RFC 9110 section 14); after the last attempt, or when the program
+    ends, the next call goes on from there. What has changed on the server meanwhile begins anew, as does all that the
+    server gives neither a strong ``etag`` nor an exact ``last-modified``.
 
     :param resume: whether to go on from what an earlier call has left.
     :param attempts: requests that may fail, or break off, together, at least 1.
@@ -206,7 +207,7 @@ class _Download:
             if at and asked != known.url and status in (206, 412, 416):
                 await self._begin(Source())  # what was there is of another URL
                 return False
-            if at and status == 416 and _is_nothing_after(response, at):
+            if at and status == 416 and _is_nothing_after(response, known, at):
                 return True
             if at and status in (412, 416):
                 await self._begin(Source())  # it is shorter now, or another
@@ -272,10 +273,13 @@ class _Download:
             raise UpstreamClosed(f"{self}: it ended after {file.size} of {end} bytes")
 
 
-def _is_nothing_after(response: ClientResponse, at: int) -> bool:
+def _is_nothing_after(response: ClientResponse, known: Source, at: int) -> bool:
     """Whether the range is not there because all of it was there already."""
     found = _UNSATISFIED.fullmatch(response.headers.get("content-range", ""))
-    return found is not None and int(found[1]) == at
+    if found is None or int(found[1]) != at or known.total not in (None, at):
+        return False
+    etag = response.headers.get("etag")  # of another version, where the server does not heed if-range
+    return etag is None or not known.validator.startswith('"') or etag == known.validator
 
 
 def _source_of(response: ClientResponse, asked: str) -> Source:
@@ -324,19 +328,21 @@ async def _large(response: ClientResponse) -> AsyncGenerator[bytes, None]:
 class _Beside:
     """A file that is written under another name first. Its methods are called in threads: see :class:`PartialFile`."""
 
-    __slots__ = ("_beside", "_done", "_file", "_path", "gone")
+    __slots__ = ("_beside", "_done", "_file", "_mode", "_path", "gone")
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._beside = path.with_name(f".download-{secrets.token_hex(8)}")  # its own name may be the longest there is
         self._file: Any = None
+        self._mode: int | None = None  # of the file that is replaced
         self._done = False
         self.gone = False
 
     def _open(self) -> Any:
         if self._file is None:
+            self._mode = replaced_mode(self._path)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._file = os.fdopen(os.open(self._beside, flags, 0o666), "wb", buffering=_PIECE)
+            self._file = os.fdopen(os.open(self._beside, flags, made_mode(self._mode)), "wb", buffering=_PIECE)
         if self.gone:  # whoever wanted it is gone
             self.close()
         return self._file
@@ -350,6 +356,8 @@ class _Beside:
     def finish(self, *, fsync: bool) -> None:
         """Put it in its place."""
         file = self._open()
+        if self._mode is not None:
+            os.fchmod(file.fileno(), self._mode)
         if fsync:
             os.fsync(file.fileno())
         os.replace(self._beside, self._path)

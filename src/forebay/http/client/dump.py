@@ -97,13 +97,14 @@ def masked_url(url: str, secrets: Secrets = SECRETS) -> str:
 
 
 def leg_of(trace: Trace, redirects: int) -> int | None:
-    """The number of the leg that brought the answer after so many redirects; None: there is none, as when it came out
-    of a cache."""
+    """The number of the leg that brought the answer after so many redirects, the last one with a status: behind it may
+    be a hedge that was given up. None: there is none, as when it came out of a cache."""
     found: int | None = None
-    for index, leg in enumerate(trace.legs):
+    legs = trace.legs
+    for index, leg in enumerate(legs):
         if leg.cause is not None and leg.cause.step is Step.REDIRECT:
             redirects -= 1
-        if redirects == 0:
+        if redirects == 0 and (found is None or leg.status or not legs[found].status):
             found = index
     return found
 

@@ -25,7 +25,7 @@ __all__ = ["EventSource"]
 
 _BACKOFF = Backoff(initial=1.0, cap=30.0, jitter="equal")
 _GOOD_LIFE = 5.0
-_QUEUE = 64  # events that wait to be taken; of more than 128 Ki characters fewer
+_QUEUE = 64  # events that wait to be taken; of more than 256 Ki characters fewer
 _KIND = "text/event-stream"
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # in a header field: RFC 9110 section 5.5
 
@@ -51,7 +51,7 @@ class EventSource(Reconnects):
     =====================================  ============================================================================
 
     The first connection is begun on entering, which does not wait for it; see :meth:`wait_connected`. Events are
-    received before they are asked for, up to 64, or 128 Ki characters of them. Past that the server has to wait.
+    received before they are asked for, up to 64, or 256 Ki characters of them. Past that the server has to wait.
 
     ``last_event_id`` is that of the last event that was taken: what to begin with another time, so that none is missed.
 
@@ -124,14 +124,12 @@ class EventSource(Reconnects):
     async def _live(self) -> None:
         timeouts = replace(self._client.timeouts, read=self._heartbeat, total=None)
         response = await self._client.get(self._url, params=self._params, headers=self._fields(), timeouts=timeouts)
-        try:
+        async with response:
             if response.status == 204:
                 return
             self._check(response)
             self._connected()
             await self._receive(response)
-        finally:
-            await response.close()
 
     def _fields(self) -> list[tuple[str, str]]:
         names = {name.lower() for name, _ in self._headers}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -39,20 +39,22 @@ def har(
     *,
     limit: int = _LIMIT,
     secrets: Secrets | None = SECRETS,
+    contents: Mapping[ClientResponse, bytes] | None = None,
 ) -> dict[str, Any]:
     """A document with an entry for each request that was sent: redirects, and tries that failed, are entries of their
     own.
 
     :param what: responses, or traces where there was no response. Times are those of traces, and -1 or 0 without them.
-        A response has its content in there if that was read, or is so short that it was there at once. A trace has no
-        content, and headers only where it keeps bytes.
+        A response has its content in there if that was read, or is so short that it was there at once; of other
+        content there is the size. A trace has no content, and headers only where it keeps bytes.
     :param limit: bytes of each request's and response's content that are put in, at least 0.
     :param secrets: which fields have ``***`` for a value; None: none has.
+    :param contents: of responses whose content was streamed, as much of its beginning as was kept.
     :raises ValueError: ``limit`` is negative.
     """
     if limit < 0:
         raise ValueError(f"limit {limit}: must be at least 0 bytes")
-    writer = _Writer(limit, secrets or _NOTHING_SECRET)
+    writer = _Writer(limit, secrets or _NOTHING_SECRET, contents or {})
     several = [what] if isinstance(what, Trace) or not isinstance(what, Iterable) else what
     found = [entry for one in several for entry in writer.entries(one)]
     found.sort(key=lambda one: one[0])
@@ -67,9 +69,10 @@ def har(
 class _Writer:
     """Writes entries."""
 
-    def __init__(self, limit: int, secrets: Secrets) -> None:
+    def __init__(self, limit: int, secrets: Secrets, contents: Mapping[ClientResponse, bytes]) -> None:
         self.limit = limit
         self.secrets = secrets
+        self.contents = contents
 
     def entries(self, what: ClientResponse | Trace) -> Iterator[tuple[float, dict[str, Any]]]:
         """An entry for each leg, and for each response that has none, with when it began."""
@@ -145,10 +148,10 @@ class _Writer:
         return {
             "status": status,
             "statusText": response.reason if response is not None else _phrase(status),
-            "httpVersion": "HTTP/1.1",
+            "httpVersion": f"HTTP/{response.http_version}" if response is not None else "HTTP/1.1",
             "cookies": [self.cookie(line) for name, line in pairs if name.lower() == "set-cookie"],
             "headers": self.headers(pairs),
-            "content": self.content(response, _first(pairs, "content-type")),
+            "content": self.content(response, _first(pairs, "content-type"), size),
             "redirectURL": self.secrets.url(_first(pairs, "location")) if 300 <= status < 400 else "",
             "headersSize": head or -1,
             "bodySize": 0 if status == _NO_CONTENT else size,
@@ -199,13 +202,17 @@ class _Writer:
             made["comment"] = f"{len(shown) - self.limit} bytes more are left out"
         return made
 
-    def content(self, response: ClientResponse | None, kind: str) -> dict[str, Any]:
-        """What was received, as it is without its coding, where it was read."""
-        made: dict[str, Any] = {"size": 0, "mimeType": kind}
+    def content(self, response: ClientResponse | None, kind: str, received: int) -> dict[str, Any]:
+        """What was received, as it is without its coding, as far as it was kept; ``received`` bytes came, -1: nobody
+        knows."""
         data = None if response is None else response.content
-        if data is None:
-            return made
-        made["size"] = len(data)
+        made: dict[str, Any] = {"size": max(0, received) if data is None else len(data), "mimeType": kind}
+        if data is None and response is not None:
+            data = self.contents.get(response)
+            made["comment"] = "the content was streamed, and is not kept"
+            if data is not None:
+                made["size"] = max(len(data), received)
+                made["comment"] = "the content was streamed: this is what was kept"
         if not data:
             return made
         shown = self.secrets.content(data, kind)

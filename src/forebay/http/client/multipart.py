@@ -73,7 +73,8 @@ def encode_multipart(form: Fields, files: Files) -> Content:
     is sent, so that it takes no more memory than one piece of them.
 
     :raises TypeError: a field or file is of a type that cannot be sent.
-    :raises ValueError: a media type holds what no header may; a file is none that can be read.
+    :raises ValueError: a media type holds what no header may; a name or field has lone surrogates; a file is none that
+        can be read.
     :raises OSError: there is no such file.
     """
     boundary = token_hex(16)
@@ -83,17 +84,19 @@ def encode_multipart(form: Fields, files: Files) -> Content:
     def add(disposition: str, headers: str, content: Content) -> None:
         nonlocal lead
         head = f"{lead}--{boundary}\r\ncontent-disposition: form-data; {disposition}\r\n{headers}\r\n"
-        parts.append((head.encode(), content))
+        parts.append((_encoded(head), content))
         lead = "\r\n"
 
     for name, value in field_pairs(form):
-        add(f'name="{_escaped(name)}"', "", Content(field_text(name, value).encode()))
+        add(f'name="{_escaped(name)}"', "", Content(_encoded(field_text(name, value))))
     for name, part in _pairs_of_files(files):
-        filename, source, kind = (*part, "")[:3] if isinstance(part, tuple) else ("", part, "")
+        filename, source, kind = _named(name, part)
         content = _content(name, source, kind)
-        filename = filename or (isinstance(content, File) and content.name) or name
+        field = f'name="{_escaped(name)}"'
+        if filename is None:
+            filename = (isinstance(content, File) and content.name) or name
         kind = kind or (source.kind if isinstance(source, Content) else "") or guess_type(filename)
-        add(f'name="{_escaped(name)}"; filename="{_escaped(filename)}"', f"content-type: {kind}\r\n", content)
+        add(f'{field}; filename="{_escaped(filename)}"', f"content-type: {kind}\r\n", content)
     parts.append((f"{lead}--{boundary}--\r\n".encode(), None))
     whole = _Multipart(boundary, parts)
     if whole.length is not None and whole.length <= _SMALL:
@@ -120,12 +123,34 @@ def _content(name: str, source: object, kind: str) -> Content:
     )
 
 
+def _named(name: str, part: object) -> tuple[str | None, object, str]:
+    """Name, content and media type of a file; None and "" where they are not given. A name that is "" is sent, as
+    browsers do where no file was chosen."""
+    if not isinstance(part, tuple):
+        return None, part, ""
+    if len(part) not in (2, 3):
+        raise TypeError(f"file {name!r}: must be (name, content[, media type]), and has {len(part)} values")
+    filename, source, kind = (*part, "")[:3]
+    return filename, source, kind or ""
+
+
 def _pairs_of_files(files: Files) -> Iterable[tuple[str, FilePart]]:
+    if isinstance(files, (str, bytes)):  # type: ignore[unreachable]  # callers that mypy does not check
+        raise TypeError(f"files of type {type(files).__name__}: must be a mapping, or pairs of name and file")
     for name, value in files.items() if isinstance(files, Mapping) else files:
         for one in value if isinstance(value, list) else [value]:
             yield name, one
 
 
-def _escaped(name: str) -> str:
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"fields must be Unicode: {text[error.start : error.end]!r} is not") from None
+
+
+def _escaped(name: object) -> str:
     """As browsers do (WHATWG HTML, "multipart/form-data encoding algorithm")."""
+    if not isinstance(name, str):
+        raise TypeError(f"name {name!r} of a field or file: must be text, not {type(name).__name__}")
     return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

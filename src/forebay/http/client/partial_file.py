@@ -6,15 +6,18 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 from contextlib import suppress
 from io import BufferedRandom, FileIO
 from pathlib import Path
 
 import msgspec
 
-__all__ = ["PartialFile", "Source", "hash_name"]
+__all__ = ["PartialFile", "Source", "hash_name", "made_mode", "replaced_mode"]
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_READ_NOTE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_WRITE_NOTE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _BUFFER = 256 * 1024
 _TRIES = 5  # to get hold of a file that another download ends just then
 _LONGEST_NOTE = 64 * 1024
@@ -47,6 +50,27 @@ def hash_name(digest: str) -> tuple[str, str]:
     return name, value.lower()
 
 
+def replaced_mode(path: Path) -> int | None:
+    """The permissions of the file that is to be replaced; None: there is none.
+
+    :raises OSError: it is no regular file: a directory, or such as ``/dev/null``, which nobody wants replaced.
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "must be a regular file, or none, since it is replaced", str(path))
+    return found.st_mode & 0o777
+
+
+def made_mode(replaced: int | None) -> int:
+    """The permissions of a file while it is written: nobody may read it who may not in the end."""
+    return 0o666 if replaced is None else 0o600 | replaced & 0o066
+
+
 class PartialFile:
     """``NAME.part`` beside the file that it is to be, with ``NAME.part.json``, which says what it is of.
 
@@ -54,7 +78,7 @@ class PartialFile:
     file has a lock of its own, so that closing it waits for a write under way.
     """
 
-    __slots__ = ("_file", "_gone", "_note", "_part", "path", "size", "source")
+    __slots__ = ("_file", "_gone", "_mode", "_note", "_part", "path", "size", "source")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,6 +86,7 @@ class PartialFile:
         self._note = path.with_name(f"{path.name}.part.json")
         self._file: BufferedRandom | None = None
         self._gone = False
+        self._mode: int | None = None  # of the file that is replaced
         self.size = 0  # bytes that are there
         self.source = Source()  # of which
 
@@ -71,8 +96,7 @@ class PartialFile:
         :param resume: whether that is wanted; else it begins anew.
         :raises OSError: it cannot be written there; BlockingIOError: another download does.
         """
-        if self.path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
+        self._mode = replaced_mode(self.path)
         self._file = file = self._locked()
         if self._gone:
             file.close()
@@ -86,7 +110,7 @@ class PartialFile:
 
     def _locked(self) -> BufferedRandom:
         for _ in range(_TRIES):
-            file = BufferedRandom(FileIO(os.open(self._part, _OPEN, 0o666), "r+"), _BUFFER)
+            file = BufferedRandom(FileIO(os.open(self._part, _OPEN, made_mode(self._mode)), "r+"), _BUFFER)
             try:
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(self._part)):
@@ -104,7 +128,7 @@ class PartialFile:
 
     def _noted(self) -> Source | None:
         try:
-            with open(self._note, "rb") as file:
+            with os.fdopen(os.open(self._note, _READ_NOTE), "rb") as file:
                 return msgspec.json.decode(file.read(_LONGEST_NOTE), type=Source)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None  # then nobody knows what it is of
@@ -116,10 +140,10 @@ class PartialFile:
         file.seek(0)
         self.size = 0
         self.source = source
+        self._note.unlink(missing_ok=True)
         if source.validator:
-            self._note.write_bytes(msgspec.json.encode(source))
-        else:
-            self._note.unlink(missing_ok=True)
+            with os.fdopen(os.open(self._note, _WRITE_NOTE, made_mode(self._mode)), "wb") as note:
+                note.write(msgspec.json.encode(source))
 
     def write(self, data: bytes) -> None:
         """Add to its end. What was written stays when this fails, and is resumed from.
@@ -150,6 +174,8 @@ class PartialFile:
         :param fsync: have the disk have it first.
         """
         file = self._there()
+        if self._mode is not None:
+            os.fchmod(file.fileno(), self._mode)
         if fsync:
             os.fsync(file.fileno())
         os.replace(self._part, self.path)

@@ -11,7 +11,8 @@ from forebay.engine.stack_call import Call, Nature, Next, invoke
 from forebay.engine.stack_layers import asked_to_wait
 from forebay.engine.throttle import Throttle
 from forebay.http.client.balancing import Balancing, HealthCheck
-from forebay.http.client.faults import fault_of
+from forebay.http.client.circuits import circuits_of
+from forebay.http.client.failures import failure_reason
 from forebay.http.client.request import ClientRequest
 from forebay.http.client.resolver import Resolver
 from forebay.http.client.response import ClientResponse
@@ -70,10 +71,12 @@ class Policies:
     ) -> None:
         if resolver is None and health is not None:
             raise ValueError("health: there are no targets; give the client a list of URLs, or a resolver")
+        if resolver is None and on_target is not None:
+            raise ValueError("on_target: there are no targets; give the client a list of URLs, or a resolver")
         balance = balance or Balancing()
         self.outer: Stack = stack(retry=retry, hedge=hedge, bulkhead=bulkhead, limiter=limiter, budget=budget)
         self.inner: Stack = stack(
-            breaker=breaker if resolver is None else None,
+            breaker=circuits_of(breaker) if resolver is None else None,
             attempt_timeout=attempt_timeout,
             target=_origin,
             failed=_Judge(balance.failed_statuses),
@@ -110,8 +113,8 @@ class Policies:
             idempotent = True  # whoever sends one says that the server looks at it
         nature = Nature(request.method, idempotent, "")
         if self._repeats and request.content.replayable:
-            return self._whole(Call(_Tries(self._each), (request,), {}, nature))
-        return self._once(Call(self._each, (request,), {}, nature))
+            return self._whole(Call(_Tries(self._each), (request,), {}, nature, request.deadline))
+        return self._once(Call(self._each, (request,), {}, nature, request.deadline))
 
     def _retry_after(self, response: ClientResponse) -> float | None:
         """Who asks to wait speaks for itself: another target is tried without."""
@@ -154,10 +157,12 @@ class _Tries:
 
     async def __call__(self, request: ClientRequest) -> ClientResponse:
         self._made += 1
-        if self._made > 1 and request.trace is not None:
-            why = {"hedge": True} if self._running else self._why
-            request.trace.mark(Step.RETRY, attempt=self._made, **why)
-        attempt = request.copy(tried=request.tried)  # so that each goes elsewhere
+        trace = request.trace
+        if self._made > 1 and trace is not None:
+            if self._running:
+                trace = trace.fork()
+            trace.mark(Step.RETRY, attempt=self._made, **({"hedge": True} if self._running else self._why))
+        attempt = request.copy(tried=request.tried, trace=trace)  # so that each goes elsewhere
         self._running += 1
         try:
             response = await self._send(attempt)
@@ -180,7 +185,7 @@ class _Judge:
 
     def __call__(self, outcome: Any) -> bool | None:
         if isinstance(outcome, BaseException):
-            return True if fault_of(outcome) is not None else None
+            return True if failure_reason(outcome) is not None else None
         return outcome.status in self._statuses
 
 
@@ -192,8 +197,9 @@ def _around(inner: Stack, send: Send) -> Send:
     """``send`` with the layers of ``inner`` around it; itself when there are none."""
     if not inner.layers:
         return send
+    whole: Next = inner.layers[0].__call__
 
     def guarded(request: ClientRequest) -> Awaitable[ClientResponse]:
-        return inner(request, send)
+        return whole(Call(send, (request,), {}, Nature(request.method, None, ""), request.deadline))
 
     return guarded

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import unquote_to_bytes
 
+from forebay.engine import ClientTLS
 from forebay.engine.address import Address, join_host_port, parse_address
 from forebay.http.client.url import URL
 
@@ -100,15 +101,25 @@ class Proxies:
     :param no_proxy: what goes without: names, which stand for all below them as well (``example.com``, the same as
         ``.example.com`` and ``*.example.com``), addresses, networks (``10.0.0.0/8``), each with or without a port, or
         ``*``. Names are not looked up to compare them with addresses.
+    :param tls: how to speak TLS with proxies whose URL is ``https://``; ``None``: as the client does with servers, but
+        without showing them its certificate.
     :raises ValueError: a URL is none of a proxy, such as one of SOCKS, which is not supported; or an entry makes no
         sense. Credentials are never part of the text.
     """
 
-    __slots__ = ("_http", "_https", "_without")
+    __slots__ = ("_http", "_https", "_without", "tls")
 
-    def __init__(self, http: str | None = None, https: str | None = None, no_proxy: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        http: str | None = None,
+        https: str | None = None,
+        no_proxy: Sequence[str] = (),
+        *,
+        tls: ClientTLS | None = None,
+    ) -> None:
         if isinstance(no_proxy, str):
             raise ValueError(f"no_proxy {no_proxy!r}: must be a sequence of entries")
+        self.tls = tls
         self._http = _parse("http", http)
         self._https = _parse("https", https)
         self._without = tuple(_Exception(text) for text in no_proxy)
@@ -193,6 +204,10 @@ def _parse(where: str, url: str | None) -> ProxyTarget | None:
     try:
         address = parse_address(f"{scheme}://{place}", schemes=("http", "https"))
     except ValueError as error:
+        if ":" in place.rpartition("]")[2]:  # what is taken for the port is a password whose @host was forgotten
+            raise ValueError(
+                f"{where} proxy: must have a host, and a port from 1 to 65535, behind its credentials; {_EXAMPLE}"
+            ) from None
         raise ValueError(f"{where} proxy: {error}") from None
     if not address.port or address.host == "*":
         raise ValueError(f"{where} proxy {join_host_port(address.host, address.port)}: nobody can be there; {_EXAMPLE}")

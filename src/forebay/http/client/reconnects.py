@@ -232,11 +232,11 @@ class Reconnects:
     # What comes
 
     async def _put(self, message: Any, size: int = 0) -> None:
-        """Give ``message`` to whoever iterates; wait while enough is there. ``size``: what the inbox cannot see."""
+        """Give ``message`` to whoever iterates; when it is full then, wait until it is half empty. ``size``: what the
+        inbox cannot see."""
         inbox = self._inbox
-        inbox.put(message)
         inbox.size += size
-        if not inbox.low:
+        if inbox.put(message):
             self._room.close()
             await self._room.wait()
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from forebay.errors import UpstreamProtocolError
+from forebay.http.client.endpoint import Endpoint
 from forebay.http.client.request import ClientRequest
 from forebay.http.client.sources import EMPTY
 from forebay.http.client.url import URL
 from forebay.http.headers import MutableHeaders
 
-__all__ = ["OF_CONTENT", "REDIRECTS", "Redirects", "method_after", "redirected"]
+__all__ = ["CREDENTIALS", "OF_CONTENT", "REDIRECTS", "Find", "Redirects", "method_after", "redirected"]
+
+Find = Callable[[URL, bool], tuple[URL, Endpoint | None]]
+"""Where a URL that was redirected to leads, and the endpoint if it is not the URL's own. Also given: whether the server
+has named the host, or only the path."""
+
+CREDENTIALS = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
+"""Fields that are for one origin, whatever is said about others."""
 
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 """The statuses that are followed. A 300 leaves a choice, 305 and 306 are of the past, and 304 is none."""
@@ -36,9 +44,9 @@ OF_CONTENT = frozenset(
 """Fields that go when the content does."""
 
 _PASSES = re.compile(r"(?:accept|content|if)-.+|accept|user-agent|range|cache-control|traceparent|tracestate")
-_SECRETS = frozenset(("authorization", "cookie", "host", "proxy-authorization", "x-api-key"))
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _MOST = 100
+_NAMES_HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//")  # RFC 3986 section 4.2
 _NOT_ASCII = re.compile(r"[\x80-\xff]")
 
 
@@ -69,7 +77,7 @@ class Redirects:
         for name in names:
             if not _TOKEN.fullmatch(name):
                 raise ValueError(f"Redirects keep_headers {name!r}: must be the name of a header field")
-            if name in _SECRETS:
+            if name in CREDENTIALS or name == "host":
                 raise ValueError(f"Redirects keep_headers {name!r}: is of one origin, and no other is told it")
         object.__setattr__(self, "keep_headers", names)  # frozen for others
 
@@ -81,19 +89,29 @@ def method_after(status: int, method: str) -> str:
     return method
 
 
+def _as_it_says(url: URL, named: bool) -> tuple[URL, Endpoint | None]:
+    return url, None
+
+
 def redirected(
-    request: ClientRequest, status: int, location: str | None, rules: Redirects, first_origin: URL
+    request: ClientRequest,
+    status: int,
+    location: str | None,
+    rules: Redirects,
+    first_origin: URL,
+    find: Find = _as_it_says,
 ) -> ClientRequest | None:
     """The request that an answer to ``request`` leads to; None: to none, it is the answer.
 
     :param location: the field's value, as it was received.
     :param first_origin: the URL of the first request of all, or any of its origin.
+    :param find: for those who know servers by other names than their own.
     :raises UpstreamProtocolError: it leads nowhere, or from ``https`` to ``http``, or the content would have to be sent
         again and is not there any more.
     """
     if status not in REDIRECTS or not location:
         return None
-    url = _target(request, status, location)
+    url, endpoint = find(_target(request, status, location), _NAMES_HOST.match(location) is not None)
     if request.url.secure and not url.secure and not rules.allow_downgrade:
         raise _refused(request, status, url, "from https to http, which is not followed (Redirects.allow_downgrade)")
     method, content, idempotent = request.method, request.content, request.idempotent
@@ -112,6 +130,8 @@ def redirected(
     return request.copy(
         method=method,
         url=url,
+        endpoint=endpoint,
+        tried=[],
         headers=headers,
         content=content,
         idempotent=idempotent,

@@ -10,6 +10,7 @@ import msgspec
 
 from forebay.http.client.content import EMPTY, Content
 from forebay.http.client.endpoint import Endpoint
+from forebay.http.client.secret_fields import SECRETS
 from forebay.http.client.settings import Timeouts
 from forebay.http.client.url import URL
 from forebay.http.headers import MutableHeaders
@@ -49,10 +50,14 @@ class ClientRequest(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C
     content. ``content`` is what is sent: see :class:`~forebay.http.client.content.Content`.
 
     ``idempotent`` says whether it may be sent twice; None: as the method does, or an ``idempotency-key``.
-    ``foreign`` is True after a redirect to another origin than that of the first request: credentials do not belong
-    there. ``deadline`` is the moment at which all of it is over, on the clock of :data:`~forebay.engine.loop.now`.
-    ``endpoint`` is where it is sent, once a target was picked; None: where ``url`` says. ``tried`` names the targets
-    that failed it. ``expect_continue`` has the server asked whether it wants the content, before that is sent.
+    ``foreign`` is True after a redirect to another origin than that of the first request, and from the start where the
+    client has a base URL and this is not for its origin, nor has ``auth`` of its own: credentials do not belong there.
+    ``deadline`` is the moment at which all of it is over, on the clock of :data:`~forebay.engine.loop.now`.
+    ``endpoint`` is where it is sent, while a target is picked; None: where ``url`` says. ``tried`` names the targets
+    that were picked, the last one last. ``expect_continue`` has the server asked whether it wants the content, before
+    that is sent.
+
+    As text, as in errors and logs, it is without what is secret in its URL.
     """
 
     method: str
@@ -70,10 +75,10 @@ class ClientRequest(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C
     _state: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
-        return f"<ClientRequest {self.method} {self.url}>"
+        return f"<ClientRequest {self}>"
 
     def __str__(self) -> str:
-        return f"{self.method} {self.url}"
+        return f"{self.method} {SECRETS.url(str(self.url))}"
 
     @property
     def state(self) -> dict[str, Any]:
@@ -113,10 +118,14 @@ class ClientRequest(msgspec.Struct, eq=False, gc=True):  # a Struct is made by C
 
         :param absolute: the target is the whole URL, as a proxy wants it (RFC 9112 section 3.2.2).
         :param more: further lines.
-        :raises ValueError: a header is not well-formed.
+        :raises ValueError: a header, or the method, is not well-formed.
         """
         headers, content = self.headers, self.content
-        target = str(self.url) if absolute else self.url.target
+        target = self.url.target
+        if absolute:
+            target = endpoint.name if target == "*" else f"{endpoint.name}{target}"  # RFC 9112 section 3.2.4 on "*"
+        if self.method not in _KNOWN:  # middleware may have set it
+            check_method(self.method)
         lines = headers.encode(owned=_FRAMING)
         host = b"" if headers.has_pairs and "host" in headers else b"host: %b\r\n" % endpoint.authority.encode()
         if content is EMPTY:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol, runtime_checkable
 
-from forebay.engine.address import Address
+from forebay.engine.address import Address, parse_address
 from forebay.engine.dns_cache import DNSCache
 from forebay.engine.loop import sleep
 from forebay.http.client.endpoint import Endpoint, endpoint_of
 from forebay.http.client.url import parse_url
 
 __all__ = ["DNSResolver", "ResolvedTarget", "Resolver", "StaticResolver", "checked", "resolver_of"]
+
+_UNIX = "unix://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +24,13 @@ class ResolvedTarget:
 
     :param url: its scheme, host and port: what the ``host`` field says, and whose certificate is expected. A path
         behind them says nothing.
-    :param address: where to connect to, an IP address; empty: to whatever the host's name means.
+    :param address: where to connect to, an IP address, or ``unix:///path``; empty: to whatever the host's name means.
     :param weight: its share of the work, at least 1.
     :param zone: where it is; empty: not known.
     :param backup: used only while no other can be.
     :raises ValueError: one of them is wrong.
+
+    A ``unix:///path`` for the URL is ``http://localhost`` at that address.
     """
 
     url: str
@@ -36,7 +40,12 @@ class ResolvedTarget:
     backup: bool = False
 
     def __post_init__(self) -> None:
+        if self.url.startswith(_UNIX) and not self.address:
+            object.__setattr__(self, "address", self.url)  # frozen for others
+            object.__setattr__(self, "url", "http://localhost")
         parse_url(self.url)
+        if self.address.startswith(_UNIX):
+            parse_address(self.address, schemes=("unix",))
         if self.weight < 1:
             raise ValueError(f"weight {self.weight} of {self.url}: must be at least 1")
 
@@ -51,6 +60,8 @@ class ResolvedTarget:
         found = endpoint_of(parse_url(self.url))
         if not self.address:
             return found
+        if self.address.startswith(_UNIX):
+            return replace(found, address=parse_address(self.address, schemes=("unix",)))
         return replace(found, address=Address("tcp", self.address, found.address.port))
 
 
@@ -140,6 +151,8 @@ def checked(targets: Sequence[str | ResolvedTarget]) -> tuple[ResolvedTarget, ..
     found: dict[str, ResolvedTarget] = {}
     for given in targets:
         target = ResolvedTarget(given) if isinstance(given, str) else given
+        if not isinstance(target, ResolvedTarget):
+            raise TypeError(f"target of type {type(target).__name__}: must be a URL, or a ResolvedTarget")
         if found.setdefault(target.name, target) is not target:
             raise ValueError(f"target {target.name}: is there twice")
     if not found:
@@ -148,5 +161,12 @@ def checked(targets: Sequence[str | ResolvedTarget]) -> tuple[ResolvedTarget, ..
 
 
 def resolver_of(base: Sequence[str | ResolvedTarget] | Resolver) -> Resolver:
-    """What a client was given for its base URL, where that is more than one URL."""
-    return base if isinstance(base, Resolver) else StaticResolver(*base)
+    """What a client was given for its base URL, where that is more than one URL.
+
+    :raises TypeError: it is something else.
+    """
+    if isinstance(base, Resolver):
+        return base
+    if not isinstance(base, Sequence):
+        raise TypeError(f"Client base of type {type(base).__name__}: must be a URL, a list of them, or a Resolver")
+    return StaticResolver(*base)

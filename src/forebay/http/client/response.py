@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from sys import is_finalizing
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import msgspec
@@ -13,7 +15,7 @@ import structlog
 
 from forebay.engine import Connection
 from forebay.errors import ContentTooLarge, ContentUndecodable, UpstreamStatus
-from forebay.http.client.arriving import Arriving
+from forebay.http.client.arriving import Arriving, Given, Whole
 from forebay.http.client.decoding import ContentDecoder, content_decoder
 from forebay.http.client.request import ClientRequest
 from forebay.http.client.settings import Limits
@@ -23,7 +25,6 @@ from forebay.http.messages import BodySource
 from forebay.wire.heads import STATUS_PHRASES, HeaderPairs, find_header
 
 if TYPE_CHECKING:
-    from forebay.http.client.connection import ClientConnection
     from forebay.http.client.trace import Trace
     from forebay.http.client.url import URL
 
@@ -32,6 +33,8 @@ __all__ = ["ClientResponse", "Tap"]
 log = structlog.get_logger("forebay.client")
 
 _CHARSET = re.compile(r"""charset=["']?([^\s"';]+)""", re.IGNORECASE)
+_NO_CHARSETS = frozenset(("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"))
+"""What Python could decode, and no server may ask for: ``punycode`` takes quadratic time."""
 _LIMITS = Limits()
 
 
@@ -59,7 +62,6 @@ class ClientResponse:
         "_entered",
         "_http11",
         "_limits",
-        "_link",
         "_pairs",
         "_reason",
         "_source",
@@ -92,7 +94,6 @@ class ClientResponse:
         self._http11 = http11
         self._content: bytes | None = None
         self._source: BodySource | None = None
-        self._link: ClientConnection | None = None
         self._decodes = True
         self._taken = self._entered = False
         self._tap: Tap | None = None
@@ -119,7 +120,7 @@ class ClientResponse:
         response = cls(request, status, pairs, limits)
         response._decodes = False
         if isinstance(content, AsyncIterable):
-            response._source = _Given(content)
+            response._source = Given(content)
         else:
             response._content = content
         return response
@@ -129,30 +130,34 @@ class ClientResponse:
     def got(self, content: bytes, trailers: HeaderPairs) -> None:
         """All of the content is there."""
         self._trailers = trailers
-        if content and find_header(self._pairs, b"content-encoding") is not None:
-            self._source = _Whole(content)
+        if content and (len(content) > self._limits.body or find_header(self._pairs, b"content-encoding") is not None):
+            self._source = Whole(content)
         else:
             self._content = content
 
     def comes_from(self, arriving: Arriving) -> None:
-        """The content is on its way."""
+        """The content is on its way; or, behind a 101, whatever the connection speaks from now on."""
         self._source = arriving
-
-    def switched(self, link: ClientConnection) -> None:
-        """The connection is none of HTTP any more."""
-        self._source = None
-        self._content = b""
-        self._link = link
+        if self.status == 101:
+            self._content = b""
 
     def when_failed(self, tell: Callable[[BaseException], None]) -> None:
         """Have ``tell`` called when the content that is still to come does not: for those who judge the server."""
         if isinstance(self._source, Arriving):
             self._source.on_failed = tell
 
+    def hold(self) -> None:
+        """It is not forgotten, however long nobody asks for its content: ``Limits.unread`` does not count. For those
+        who own it until they close it, such as a reader of events."""
+        if isinstance(self._source, Arriving):
+            self._source.held = True
+            if self._source.link is not None and not self._source.awaited:
+                self._source.link.unawaited()
+
     # The head
 
     def __repr__(self) -> str:
-        return f"<ClientResponse {self.status} {self.request.method} {self.request.url}>"
+        return f"<ClientResponse {self.status} {self.request}>"
 
     @property
     def headers(self) -> Headers:
@@ -238,6 +243,8 @@ class ClientResponse:
         if length is not None and int(length) > limit and self.request.method != "HEAD":
             self.discard()
             raise self._too_large(f"{int(length)} bytes of content", limit)
+        if type(self._source) is Arriving and self._tap is None and not self._is_encoded and not self._taken:
+            return await self._rest(self._source, limit)
         pieces: list[bytes] = []
         size = 0
         async with aclosing(self._pull(limit)) as pulled:
@@ -247,6 +254,23 @@ class ClientResponse:
                     raise self._too_large("content", limit)
                 pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _rest(self, source: Arriving, limit: int) -> bytes:
+        """The whole content as it comes: woken once, when it is there."""
+        self._taken = True
+        done = False
+        try:
+            content = await source.rest(limit)
+            if len(content) > limit:
+                raise self._too_large("content", limit)
+            done = True
+        finally:
+            self._end(keep=done)
+        return content
+
+    @property
+    def _is_encoded(self) -> bool:
+        return self._decodes and find_header(self._pairs, b"content-encoding") is not None
 
     def _too_large(self, what: str, limit: int) -> ContentTooLarge:
         message = f"{self.request}: {what}, of which at most {limit} bytes are taken (Limits.body)"
@@ -259,9 +283,12 @@ class ClientResponse:
         """
         found = _CHARSET.search(self.headers.get("content-type", ""))
         charset = found[1] if found else "utf-8"
+        content = await self.read()
         try:
-            return (await self.read()).decode(charset)
-        except (UnicodeDecodeError, LookupError) as error:
+            if codecs.lookup(charset).name in _NO_CHARSETS:
+                raise LookupError("that is no charset")
+            return content.decode(charset)
+        except (ValueError, LookupError) as error:
             raise ContentUndecodable(f"{self.request}: the content is not {charset}: {error}") from error
 
     async def json(self, kind: Any = Any) -> Any:
@@ -281,7 +308,7 @@ class ClientResponse:
     def _decoded(self, decode: Any, content: bytes, kind: Any, what: str) -> Any:
         try:
             return decode(content, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             name = getattr(kind, "__name__", str(kind))
             as_what = what if kind is Any else f"{what} of {name}"
             raise ContentUndecodable(
@@ -295,26 +322,17 @@ class ClientResponse:
 
         :raises ContentTooLarge: it becomes more than ``Limits.decompressed``. Others as for :meth:`read`.
         """
-        return self._stream()
+        return self._pull(self._limits.decompressed, tells=not self._entered)
 
-    async def _stream(self) -> AsyncGenerator[bytes, None]:
+    async def _pull(self, limit: int, *, tells: bool = False) -> AsyncGenerator[bytes, None]:
+        """The decoded content; what is not asked for any more is left.
+
+        :param tells: that is told in the log.
+        """
         if self._content is not None:
             if self._content:
                 yield self._content
             return
-        pulled = self._pull(self._limits.decompressed)
-        try:
-            async for piece in pulled:
-                yield piece
-        except GeneratorExit:
-            if not self._entered:
-                self._report("response stream abandoned")
-            raise
-        finally:
-            await pulled.aclose()
-
-    async def _pull(self, limit: int) -> AsyncGenerator[bytes, None]:
-        """The decoded content; what is not asked for any more is left."""
         source = self._source
         if self._taken or source is None:
             raise RuntimeError(f"{self!r}: its content was taken, or left, already")
@@ -335,6 +353,10 @@ class ClientResponse:
             if self._tap is not None:
                 await self._tap.end()
             done = True
+        except GeneratorExit:
+            if tells and isinstance(source, Arriving):
+                source.tell("response stream abandoned", str(self.request))
+            raise
         except (ContentTooLarge, ContentUndecodable) as error:
             raise type(error)(f"{self.request}: {error}", target=self.request.url.origin) from error
         finally:
@@ -360,10 +382,9 @@ class ClientResponse:
         return self._source is not None
 
     def _decoder(self, limit: int) -> ContentDecoder | None:
-        if not self._decodes or self.request.method == "HEAD":
+        if not self._is_encoded or self.request.method == "HEAD":
             return None
-        codings = self.headers.get_all("content-encoding")
-        return content_decoder(", ".join(codings), limit) if codings else None
+        return content_decoder(", ".join(self.headers.get_all("content-encoding")), limit)
 
     def _end(self, *, keep: bool) -> None:
         source, self._source = self._source, None
@@ -394,16 +415,28 @@ class ClientResponse:
         :raises ContentTooLarge: one is longer.
         :raises ContentUndecodable: it is not UTF-8. Others as for :meth:`stream`.
         """
-        rest = b""
-        async with aclosing(self._stream()) as pieces:
+        rest: list[bytes] = []  # of the line that has begun
+        size = 0
+        async with aclosing(self.stream()) as pieces:
             async for piece in pieces:
-                *whole, rest = (rest + piece).split(b"\n")
-                for line in whole:
+                *ends, begun = piece.split(b"\n")
+                for end in ends:
+                    rest.append(end)
+                    line = b"".join(rest)
+                    rest.clear()
+                    size = 0
+                    self._check_line(len(line), longest)
                     yield self._line(line)
-                if len(rest) > longest:
-                    raise ContentTooLarge(f"{self.request}: a line is longer than {longest} bytes")
-        if rest:
-            yield self._line(rest)
+                rest.append(begun)
+                size += len(begun)
+                self._check_line(size, longest)
+        if size:
+            yield self._line(b"".join(rest))
+
+    def _check_line(self, size: int, longest: int) -> None:
+        if size > longest:
+            self.discard()
+            raise ContentTooLarge(f"{self.request}: a line is longer than {longest} bytes")
 
     def _line(self, line: bytes) -> str:
         try:
@@ -417,15 +450,12 @@ class ClientResponse:
         """Nobody wants (more of) the content. Its connection is kept where little is left of it, else closed. It may be
         called again."""
         self._end(keep=False)
-        link, self._link = self._link, None
-        if link is not None:
-            link.give_up()
 
     async def close(self) -> None:
         """As :meth:`discard`."""
         source = self._source
         self.discard()
-        if isinstance(source, _Given):
+        if isinstance(source, Given):
             await source.close()
 
     async def __aenter__(self) -> Self:
@@ -440,53 +470,13 @@ class ClientResponse:
 
         :raises RuntimeError: it was not upgraded, or was taken already.
         """
-        link, self._link = self._link, None
-        if link is None:
+        source = self._source
+        if self.status != 101 or not isinstance(source, Arriving) or source.link is None:
             raise RuntimeError(f"{self!r}: its connection was not upgraded, or was taken already")
+        link, self._source, source.link = source.link, None, None
         return link.detach()
 
     def __del__(self) -> None:
-        if self._source is not None:
-            self._report("response forgotten")
-            self._end(keep=False)
-
-    def _report(self, what: str) -> None:
-        """Tell of a connection that nobody has let go of."""
-        source = self._source
-        if type(source) is Arriving and source.pending:
-            log.warning(what, request=str(self.request), at=source.made_at, received=source.received)
-
-
-class _Whole(BodySource):
-    """Content that is there, but compressed."""
-
-    __slots__ = ("_content",)
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    async def next_piece(self) -> bytes:
-        content, self._content = self._content, b""
-        return content
-
-
-class _Given(BodySource):
-    """Content of an answer without a server."""
-
-    __slots__ = ("_given", "_pieces")
-
-    def __init__(self, content: AsyncIterable[bytes]) -> None:
-        self._given = content
-        self._pieces = aiter(content)
-
-    async def next_piece(self) -> bytes:
-        async for piece in self._pieces:
-            if piece:
-                return piece
-        return b""
-
-    async def close(self) -> None:
-        """Nobody wants more of it."""
-        close = getattr(self._given, "aclose", None)
-        if close is not None:
-            await close()
+        source = getattr(self, "_source", None)  # it may not have come to be
+        if type(source) is Arriving and not is_finalizing():
+            source.forget("response forgotten", str(self.request))

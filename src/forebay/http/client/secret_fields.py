@@ -21,8 +21,11 @@ Range = tuple[int, int]
 """A piece of some bytes: its start, and its end."""
 
 _HEADERS = ("authorization", "proxy-authorization", "cookie", "set-cookie", "cookie2", "set-cookie2")
-_WORDS = ("token", "password", "passwd", "passphrase", "secret", "apikey", "accesskey", "privatekey", "credential")
-_NAMES = ("auth", "authorization", "cookie", "jwt", "otp", "pin", "pwd", "sid", "sig", "sessionid", "signature")
+_WORDS = (
+    "token", "password", "passwd", "passphrase", "passcode", "secret", "credential", "signature", "sessionid", "sessid",
+    "apikey", "accesskey", "authkey", "masterkey", "privatekey", "sharedkey", "subscriptionkey",
+)  # fmt: skip
+_NAMES = ("auth", "authorization", "bearer", "cookie", "jwt", "otp", "pin", "pwd", "session", "sid", "sig")
 
 _SQUEEZED = re.compile(r"[^a-z0-9]")
 _SCHEME = re.compile(r"(basic|bearer|digest|negotiate|ntlm|token|hoba|mutual|dpop|apikey) +", re.IGNORECASE)

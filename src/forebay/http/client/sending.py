@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from forebay.engine.loop import timeout
+from forebay.engine.loop import Cancelled, timeout
 from forebay.engine.tasks import Gate, Task, Tasks
-from forebay.errors import ConnectionClosed
+from forebay.errors import ConnectionClosed, Source
 from forebay.http.client.phases import Phase
 from forebay.http.client.request import ClientRequest
 from forebay.http.client.trace import Step
@@ -52,6 +52,11 @@ class Sending:
             if self.go_ahead is not None:
                 await self._wait_for_go_ahead(self.go_ahead)
             await self._send_pieces()
+        except Cancelled:
+            if link.sends(self):  # not by us, who let go of it first: something that the content waited for was
+                message = f"{self._request}: the content to send was cancelled"
+                link.sending_failed(self, ConnectionClosed(message, source=Source.INTERNAL))
+            raise
         except ConnectionClosed as error:
             if not link.conn.closing:
                 link.sending_failed(self, error)  # it is another connection that is closed, and the content's affair
@@ -67,10 +72,14 @@ class Sending:
         async with aclosing(content.pieces()) as pieces:
             async for piece in pieces:
                 whole = memoryview(piece)
+                if length is not None and total + len(piece) > length:  # it would be taken for the next request
+                    raise ValueError(f"{content!r}: it gives more than that")
                 for start in range(0, len(piece), _SLICE):
                     part = whole[start : start + _SLICE] if len(piece) > _SLICE else piece
                     total += len(part)
                     link.write(part if length is not None else encode_chunk(bytes(part)))
+                    if conn.transport.is_closing():
+                        return  # it broke, which on_close is about to tell
                     if total == length:
                         self._done(total)  # now: the answer may come before this task has its next turn
                     elif not conn.writable:
@@ -80,6 +89,8 @@ class Sending:
                     await conn.turn()
         if length is None:
             link.write(LAST_CHUNK)
+        elif total < length:
+            raise ValueError(f"{content!r}: it ended after {total}")
         self._done(total)
 
     def _done(self, total: int) -> None:

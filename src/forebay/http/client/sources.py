@@ -6,11 +6,12 @@ import os
 import re
 import stat
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import suppress
 from io import TextIOBase
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from forebay.http.client.file_threads import FileThreads
+from forebay.http.file_threads import FileThreads
 from forebay.http.files import guess_type
 
 __all__ = ["EMPTY", "Content", "File", "Progress", "Streamed", "with_progress"]
@@ -73,7 +74,8 @@ EMPTY = Content()
 class Streamed(Content):
     """What an async iterable gives, as it comes: bytes, or text, which is sent as UTF-8. It can be sent once.
 
-    :param length: bytes, where that is known: they are not sent in chunks then, and have to be that many.
+    :param length: bytes, where that is known: they are not sent in chunks then, and have to be that many. The last of
+        them are sent when the iterable has ended: no server takes part of it for the whole.
     :raises ValueError: ``length`` is less than 0.
     """
 
@@ -91,6 +93,7 @@ class Streamed(Content):
             raise ValueError("content from an async iterable cannot be sent twice")
         self._used = True
         sent = 0
+        last = b""  # held back until it is known that nothing comes behind it
         try:
             async for piece in self._source:
                 data = piece.encode() if isinstance(piece, str) else bytes(_checked(piece))
@@ -99,9 +102,14 @@ class Streamed(Content):
                 sent += len(data)
                 if self.length is not None and sent > self.length:
                     raise ValueError(f"content from an async iterable: it gives more than {self.length} bytes")
-                yield data
+                if sent == self.length:
+                    last = data
+                else:
+                    yield data
             if self.length is not None and sent < self.length:
                 raise ValueError(f"content from an async iterable: it ended after {sent} of {self.length} bytes")
+            if last:
+                yield last
         finally:
             close = getattr(self._source, "aclose", None)
             if close is not None:
@@ -118,11 +126,13 @@ class File(Content):
     """A file, read in a thread, piece by piece: as content, or among the ``files`` of a form.
 
     :param source: its path, which is opened each time that it is sent; or a file that is open for reading in binary
-        mode, which is read from where it is, and not closed. One that cannot seek can be sent once, and in chunks.
+        mode, which is read from where it is, and not closed. One that cannot seek, such as a pipe, can be sent once,
+        and in chunks; a thread that waits for it when the request is given up ends when something comes, or its end.
     :param name: what it is called in a form; "": as on the disk, where it is.
     :param kind: its media type; "": by its name's ending.
     :raises OSError: there is no such file, or it may not be seen.
-    :raises ValueError: it is a directory, a device, a FIFO or a socket, or closed.
+    :raises ValueError: it is a directory, a device, a FIFO or a socket; closed, not open for reading, or in
+        non-blocking mode.
     :raises TypeError: it is open in text mode.
 
     A file that has become shorter or longer than it was when this was made is an error when it is sent, before its last
@@ -141,17 +151,16 @@ class File(Content):
             found = os.stat(path)
             _check_regular(path, found)
             length: int | None = found.st_size
-            on_disk = path.name
+            on_disk: object = path.name
         else:
             self._file = file = _binary(source)
-            on_disk = str(getattr(file, "name", ""))
-            on_disk = Path(on_disk).name if not on_disk.startswith("<") else ""
+            on_disk = getattr(file, "name", "")
             length = None
             if file.seekable():
                 self._begin = file.tell()
                 length = max(0, file.seek(0, os.SEEK_END) - self._begin)
                 file.seek(self._begin)
-        self.name = name or on_disk
+        self.name = name or _name_on_disk(on_disk)
         super().__init__(None, kind or guess_type(self.name), length=length, replayable=length is not None)
 
     def __repr__(self) -> str:
@@ -161,7 +170,8 @@ class File(Content):
         if self._used and not self.replayable:
             raise ValueError(f"{self._what()}: it cannot seek, and so cannot be sent twice")
         self._used = True
-        threads = FileThreads.enter()
+        # What cannot seek may block for as long as it likes, and is no reason for files to wait.
+        threads = FileThreads() if self.length is None else FileThreads.enter()
         file = _Reading(self.path, self._file)
         try:
             if self.length is None:
@@ -231,7 +241,29 @@ def _binary(source: object) -> IO[bytes]:
         raise TypeError(f"file of type {type(source).__name__}: must be a path or an open binary file")
     file: Any = source
     found: IO[bytes] = file
+    name = getattr(found, "name", "")
+    if hasattr(found, "readable") and not found.readable():
+        raise ValueError(f"file {name!r}: must be open for reading")
+    if not found.seekable():
+        with suppress(AttributeError, OSError):  # it has no descriptor
+            if not os.get_blocking(found.fileno()):
+                raise ValueError(f"file {name!r}: must be in blocking mode, else its pauses look like its end")
     return found
+
+
+def _name_on_disk(name: object) -> str:
+    """The last part of a path; what of it is not UTF-8 is replaced, as by browsers. "" for what is no path, such as the
+    number of a descriptor, or ``<stdin>``."""
+    if not isinstance(name, str | bytes):
+        return ""
+    last = os.fsencode(os.path.basename(name)).decode(errors="replace")
+    return "" if last.startswith("<") else last
+
+
+def _as_bytes(data: object, file: object) -> bytes:
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise TypeError(f"file {getattr(file, 'name', '')!r}: must be open in binary mode, and gave {type(data).__name__}")
 
 
 class _Reading:
@@ -254,13 +286,13 @@ class _Reading:
     def read(self, count: int) -> bytes:
         """What comes next; of a pipe what there is."""
         file = self._there()
-        return bytes(getattr(file, "read1", file.read)(count) or b"")
+        return _as_bytes(getattr(file, "read1", file.read)(count), file)
 
     def read_at(self, at: int, count: int) -> bytes:
         """What stands there."""
         file = self._there()
         file.seek(at)
-        data = file.read(count)
+        data = _as_bytes(file.read(count), file)
         if file.tell() != at + len(data):
             raise ValueError(f"file {getattr(file, 'name', '')!r}: something else read it at the same time")
         return data

@@ -11,15 +11,18 @@ from forebay.engine.deadlines import fail_after
 from forebay.engine.health_checks import CheckTiming, HealthChecks, Unwell
 from forebay.engine.loop import Cancelled, now
 from forebay.engine.tasks import Gate, Tasks
-from forebay.errors import CircuitOpen, DeadlineExceeded, NoTarget
+from forebay.errors import CircuitOpen, ConnectFailed, DeadlineExceeded, NoTarget, Overloaded, ProxyFailed, RetryClass
 from forebay.http.client.balancing import Balancing, HealthCheck
-from forebay.http.client.faults import TOO_LATE, fault_of
-from forebay.http.client.following import Follower
+from forebay.http.client.circuits import circuits_of
+from forebay.http.client.endpoint import Endpoint
+from forebay.http.client.failures import TOO_LATE, failure_reason
 from forebay.http.client.request import ClientRequest
 from forebay.http.client.resolver import ResolvedTarget, Resolver, StaticResolver
+from forebay.http.client.resolver_updates import ResolverUpdates
 from forebay.http.client.response import ClientResponse
 from forebay.http.client.settings import Timeouts
-from forebay.http.client.url import parse_url
+from forebay.http.client.trace import Step
+from forebay.http.client.url import URL, parse_url
 from forebay.http.headers import MutableHeaders
 from forebay.policy.breaker import Breaker, Circuit, Circuits
 from forebay.policy.health import ActiveHealth, PassiveHealth
@@ -32,6 +35,7 @@ __all__ = ["Balanced", "Balancing", "HealthCheck", "Send", "ServerTarget"]
 
 log = structlog.get_logger("forebay.client")
 
+_FOR_POOL = 0.9  # of a check's time: so that it is known whether there was a connection for it
 _EARLY = 0.002  # seconds by which timers may be early: they are in milliseconds
 
 Send = Callable[[ClientRequest], Awaitable[ClientResponse]]
@@ -42,9 +46,10 @@ class ServerTarget(Target):
     """One server of a group.
 
     :ivar endpoint: where connections to it lead.
+    :ivar origin: what it calls itself.
     """
 
-    __slots__ = ("endpoint",)
+    __slots__ = ("endpoint", "origin")
 
     def __init__(self, resolved: ResolvedTarget, balancing: Balancing, health: HealthCheck | None) -> None:
         super().__init__(
@@ -55,7 +60,8 @@ class ServerTarget(Target):
             passive=PassiveHealth(balancing.max_fails, balancing.fail_timeout),
             active=ActiveHealth(health.rise, health.fall) if health else None,
         )
-        self.endpoint = resolved.endpoint()
+        self.endpoint = endpoint = resolved.endpoint()
+        self.origin = f"{endpoint.scheme}://{endpoint.authority}"
 
 
 class Balanced:
@@ -74,12 +80,12 @@ class Balanced:
     __slots__ = (
         "_checks",
         "_circuits",
-        "_follower",
         "_health",
         "_known",
         "_on_event",
         "_send",
         "_tasks",
+        "_updates",
         "balancing",
         "targets",
         "url",
@@ -104,14 +110,14 @@ class Balanced:
             on_event=self._changed,
         )
         self._send = send
-        self._circuits = Circuits(breaker) if isinstance(breaker, Breaker) else breaker
+        self._circuits = circuits_of(breaker)
         self._health = health
         self._checks: HealthChecks[ServerTarget] | None = None
         if health is not None:
             self._checks = HealthChecks(self._check, self._checked, CheckTiming(health.interval, health.timeout))
         self._on_event = on_event
         self._known = Gate()  # opens with the first set
-        self._follower = Follower(resolver, self._apply)
+        self._updates = ResolverUpdates(resolver, self._apply)
         self._tasks = Tasks()
         if isinstance(resolver, StaticResolver):  # known at once, so that no request has to wait
             self._join(resolver.targets)
@@ -128,7 +134,7 @@ class Balanced:
 
     async def start(self) -> None:
         """Follow the resolver, and ask targets how they are. Returns before it is known which there are."""
-        self._tasks.spawn(self._follower.run(), name=f"targets of {self.url.origin}")
+        self._tasks.spawn(self._updates.run(), name=f"targets of {self.url.origin}")
 
     async def drain(self) -> None:
         """Ask and follow no more; what is on its way goes on."""
@@ -143,7 +149,9 @@ class Balanced:
     # -- a request
 
     async def send(self, request: ClientRequest) -> ClientResponse:
-        """Pick a target, send the request there, and take note of what comes of it.
+        """Pick a target, send the request there, and take note of what comes of it. Where no connection comes about,
+        nothing was sent, and it goes to the next one: that is no second try, which costs servers something, so neither
+        a ``retry`` nor its budget has to allow it.
 
         :raises NoTarget: it is not known in time which targets there are.
         :raises CircuitOpen: the circuits of all of them are open.
@@ -152,8 +160,20 @@ class Balanced:
             return await self._send(request)
         if not self._known.is_open:
             await self._first_set()
-        began = now()
-        target, circuit = self._pick(request, began)
+        while True:
+            began = now()
+            target, circuit = self._pick(request, began)
+            try:
+                return await self._send_to(target, circuit, request, began)
+            except ConnectFailed as error:
+                if error.retry is not RetryClass.SAFE or isinstance(error, ProxyFailed) or not self.another(request):
+                    raise
+                if request.trace is not None:
+                    request.trace.mark(Step.RETRY, error=str(error))
+
+    async def _send_to(
+        self, target: ServerTarget, circuit: Circuit | None, request: ClientRequest, began: float
+    ) -> ClientResponse:
         request.endpoint = target.endpoint
         request.tried.append(target.name)
         try:
@@ -166,6 +186,7 @@ class Balanced:
             response.when_failed(lambda error: self._broke_off(target, error))
             return response
         finally:
+            request.endpoint = None  # whoever sends it again has another one picked
             self.targets.leave(target)
 
     async def _first_set(self) -> None:
@@ -177,7 +198,7 @@ class Balanced:
         except DeadlineExceeded:
             if limit.inherited:
                 raise
-            why = self._follower.why or "the resolver has said nothing yet"
+            why = self._updates.why or "the resolver has said nothing yet"
             raise NoTarget(
                 f"no targets of {self.url.origin} within {seconds:g} s: {why}", target=self.url.origin
             ) from None
@@ -194,9 +215,7 @@ class Balanced:
             try:
                 target = group.pick(at, key, (*tried, *refusals))
             except NoTarget:
-                if (
-                    tried
-                ):  # it was at all of them: so it goes round again, if possible not to the one that it was at last
+                if tried:  # it was at all of them: so it goes round again, if possible not to where it was last
                     tried = [target for target in tried if len(tried) > 1 and target.name == request.tried[-1]]
                     continue
                 if refusals:
@@ -232,7 +251,7 @@ class Balanced:
     ) -> None:
         at = now()
         seconds = at - began
-        fault = fault_of(error)
+        fault = failure_reason(error)
         cancelled = isinstance(error, Cancelled)
         if cancelled and at >= deadline - _EARLY:  # the request's own time is over, and not that of who waits for it
             fault = TOO_LATE
@@ -250,7 +269,7 @@ class Balanced:
 
     def _broke_off(self, target: ServerTarget, error: BaseException) -> None:
         """The content of an answer, whose head was fine, will not all come."""
-        fault = fault_of(error)
+        fault = failure_reason(error)
         if fault is not None:
             self.targets.failed(target, fault, now())
 
@@ -258,6 +277,11 @@ class Balanced:
         """Whether there is a target in use that ``request`` was not at."""
         tried = request.tried
         return any(target.reachable and target.name not in tried for target in self.targets.members)
+
+    def named(self, url: URL) -> tuple[bool, Endpoint | None]:
+        """Whether ``url`` is of a target, by the target's own name; and where that is, when no other has that name."""
+        found = [target.endpoint for target in self.targets.members if target.origin == url.origin]
+        return bool(found), found[0] if len(found) == 1 else None
 
     # -- who there is, and how they are
 
@@ -276,12 +300,17 @@ class Balanced:
     async def _check(self, target: ServerTarget) -> None:
         health = self._health
         assert health is not None  # only then there are checks
-        timeouts = Timeouts(total=health.timeout)
-        url = parse_url(f"{target.endpoint.scheme}://{target.endpoint.authority}{health.path}")
+        timeouts = Timeouts(pool=health.timeout * _FOR_POOL, total=health.timeout)
+        url = parse_url(target.origin + health.path)
         request = ClientRequest(
             "GET", url, MutableHeaders(), timeouts=timeouts, deadline=now() + health.timeout, endpoint=target.endpoint
         )
-        response = await self._send(request)
+        try:
+            response = await self._send(request)
+        except Overloaded:  # it is us who have no connection free, which says nothing: the target stays what it is
+            if target.active.up:
+                return
+            raise
         status = response.status
         response.discard()
         if status >= 400:
@@ -303,7 +332,7 @@ class Balanced:
 
     def statistics(self) -> dict[str, Any]:
         """``targets`` with their states and why, the ``resolver``; ``circuits`` and ``checks`` where there are any."""
-        found: dict[str, Any] = {"resolver": self._follower.statistics(), "targets": self.targets.statistics()}
+        found: dict[str, Any] = {"resolver": self._updates.statistics(), "targets": self.targets.statistics()}
         if self._circuits is not None:
             found["circuits"] = self._circuits.statistics()
         if self._checks is not None:

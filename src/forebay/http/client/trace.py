@@ -12,7 +12,7 @@ import structlog
 
 from forebay.engine.loop import now
 
-__all__ = ["Attempt", "Leg", "Step", "Times", "Trace", "TraceEvent"]
+__all__ = ["GIVEN_UP", "Attempt", "Leg", "Step", "Times", "Trace", "TraceEvent"]
 
 log = structlog.get_logger("forebay.client")
 
@@ -23,6 +23,7 @@ class Step(StrEnum):
     """What can happen to a request. The comments say what an event's ``detail`` has, where it is known."""
 
     POOL_WAIT = "pool-wait"  # method, url: a connection is asked for; this is where a request to a server begins
+    DIAL_START = "dial-start"  # there is none that is free, and one may be made: what is needed for it is made ready
     DNS_START = "dns-start"  # host
     DNS_DONE = "dns-done"  # addresses: how many; cached; error: why there is none
     CONNECT_START = "connect-start"  # address
@@ -41,9 +42,12 @@ class Step(StrEnum):
     DONE = "done"  # bytes: of the answer's content
     REDIRECT = "redirect"  # status, method, url: where it goes next
     REPLAY = "replay"  # error: of the kept connection that was dead
-    RETRY = "retry"  # attempt: 2 for the second; error or status: why; delay: seconds until it begins
+    RETRY = "retry"  # attempt: 2 for the second; error or status: why; hedge: the one before is still under way
     FAILED = "failed"  # error
 
+
+GIVEN_UP = "given up"
+"""The ``error`` of what did not fail, but was not waited for any more."""
 
 _BEGINS = frozenset((Step.REDIRECT, Step.REPLAY, Step.RETRY))
 
@@ -69,7 +73,8 @@ class Attempt(NamedTuple):
 class Times:
     """Seconds that each part of a leg took; None: there was no such part, or it has not ended.
 
-    :param pool_wait: for a connection, or the right to dial one.
+    :param pool_wait: for a connection, or the right to make one.
+    :param prepare: to make ready what a new one needs: with TLS, the certificates to trust, which are read once.
     :param dns: for the host's addresses.
     :param connect: from the first address tried to the one that answered.
     :param tunnel: for a proxy to make a way to the server.
@@ -84,6 +89,7 @@ class Times:
     """
 
     pool_wait: float | None = None
+    prepare: float | None = None
     dns: float | None = None
     connect: float | None = None
     tunnel: float | None = None
@@ -95,6 +101,36 @@ class Times:
     reused: bool = False
     idle_for: float = 0.0
     address: str = ""
+
+
+class _Record:
+    """What a trace and its forks have in common.
+
+    :ivar tries: for each event, the number of the try that it is of.
+    :ivar ranges: of the bytes sent and received over a connection, by the number of its event got-connection; by -1
+        less the number of the try for those that came without one. Each is where they begin and end.
+    """
+
+    __slots__ = ("count", "events", "left_out", "ranges", "received", "received_total", "sent", "sent_total", "tries")
+
+    def __init__(self) -> None:
+        self.events: list[TraceEvent] = []
+        self.tries: list[int] = []
+        self.count = 1
+        self.left_out = 0
+        self.sent = bytearray()
+        self.received = bytearray()
+        self.sent_total = 0
+        self.received_total = 0
+        self.ranges: dict[int, list[int]] = {}
+
+    def range_of(self, key: int) -> list[int]:
+        """Sent from and to, received from and to."""
+        found = self.ranges.get(key)
+        if found is None:
+            sent, received = self.sent_total, self.received_total
+            found = self.ranges[key] = [sent, sent, received, received]
+        return found
 
 
 class Trace:
@@ -110,31 +146,16 @@ class Trace:
     ``sent_total`` and ``received_total`` count all bytes, where some are kept.
     """
 
-    __slots__ = (
-        "_at_connection",
-        "_wall",
-        "events",
-        "keep_bytes",
-        "left_out",
-        "on_event",
-        "received",
-        "received_total",
-        "sent",
-        "sent_total",
-    )
+    __slots__ = ("_connection", "_record", "_try", "_wall", "keep_bytes", "on_event")
 
     def __init__(self, on_event: Callable[[TraceEvent], None] | None = None, keep_bytes: int = 0) -> None:
         if keep_bytes < 0:
             raise ValueError(f"Trace keep_bytes {keep_bytes}: must be at least 0")
         self.on_event = on_event
         self.keep_bytes = keep_bytes
-        self.events: list[TraceEvent] = []
-        self.left_out = 0
-        self.sent = bytearray()
-        self.received = bytearray()
-        self.sent_total = 0
-        self.received_total = 0
-        self._at_connection: dict[int, tuple[int, int]] = {}  # of events got-connection: bytes sent and received before
+        self._record = _Record()
+        self._try = 0
+        self._connection = -1  # the key of its bytes
         self._wall = time.time() - now()
 
     def __str__(self) -> str:
@@ -144,6 +165,47 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"<Trace {' '.join(event.step for event in self.events[-20:])}>"
+
+    def fork(self) -> Trace:
+        """A trace for a try of the same request that goes on beside this one. Both have the events of both, and know
+        which are of which."""
+        made = Trace(self.on_event, self.keep_bytes)
+        made._record = self._record
+        made._try = self._record.count
+        made._connection = -1 - made._try
+        made._wall = self._wall
+        self._record.count += 1
+        return made
+
+    @property
+    def events(self) -> list[TraceEvent]:
+        """What has happened, in the order in which it was told."""
+        return self._record.events
+
+    @property
+    def left_out(self) -> int:
+        """How many events came after the list was full."""
+        return self._record.left_out
+
+    @property
+    def sent(self) -> bytearray:
+        """The first bytes that were sent."""
+        return self._record.sent
+
+    @property
+    def received(self) -> bytearray:
+        """The first bytes that were received."""
+        return self._record.received
+
+    @property
+    def sent_total(self) -> int:
+        """How many bytes were sent; 0 when none are kept."""
+        return self._record.sent_total
+
+    @property
+    def received_total(self) -> int:
+        """How many bytes were received; 0 when none are kept."""
+        return self._record.received_total
 
     def mark(self, step: Step | str, at: float | None = None, **detail: Any) -> None:
         """``step`` has happened.
@@ -156,12 +218,14 @@ class Trace:
     def watch(self, step: Step | str, at: float, detail: dict[str, Any]) -> None:
         """The same in the form that :func:`forebay.engine.dial.dial` calls."""
         event = TraceEvent(step if type(step) is Step else Step(step), at, detail)
-        if len(self.events) < _MOST_EVENTS:
-            if self.keep_bytes and event.step is Step.GOT_CONNECTION:
-                self._at_connection[len(self.events)] = self.sent_total, self.received_total
-            self.events.append(event)
+        record = self._record
+        if len(record.events) < _MOST_EVENTS:
+            if event.step is Step.GOT_CONNECTION:
+                self._connection = len(record.events)
+            record.events.append(event)
+            record.tries.append(self._try)
         else:
-            self.left_out += 1
+            record.left_out += 1
         if self.on_event is not None:
             try:
                 self.on_event(event)
@@ -170,15 +234,23 @@ class Trace:
 
     def note_sent(self, data: bytes | bytearray | memoryview) -> None:
         """These bytes were sent; keep what there is room for."""
-        self.sent_total += len(data)
-        if (room := self.keep_bytes - len(self.sent)) > 0:
-            self.sent += data[:room]
+        record = self._record
+        span = record.range_of(self._connection)
+        record.sent_total += len(data)
+        span[1] = record.sent_total
+        if (room := self.keep_bytes - len(record.sent)) > 0:
+            record.sent += data[:room]
 
     def note_received(self, data: bytes | bytearray | memoryview) -> None:
         """These bytes were received; keep what there is room for."""
-        self.received_total += len(data)
-        if (room := self.keep_bytes - len(self.received)) > 0:
-            self.received += data[:room]
+        record = self._record
+        span = record.range_of(self._connection)
+        if span[2] == span[3]:
+            span[2] = record.received_total
+        record.received_total += len(data)
+        span[3] = record.received_total
+        if (room := self.keep_bytes - len(record.received)) > 0:
+            record.received += data[:room]
 
     def wall(self, at: float) -> float:
         """Seconds since 1970 at a moment of the monotonic clock."""
@@ -186,11 +258,24 @@ class Trace:
 
     @property
     def legs(self) -> tuple[Leg, ...]:
-        """The requests to servers that this was. Each redirect, replay and retry begins another one, and so does
-        whoever asks for a connection after an answer, as authentication does."""
+        """The requests to servers that this was, in the order in which they began. Each redirect, replay and retry
+        begins another one, and so does whoever asks for a connection after an answer, as authentication does."""
+        parts = [part for number in range(self._record.count) for part in self._parts(number)]
+        return self._as_legs(sorted(parts))
+
+    @property
+    def times(self) -> Times:
+        """Of the last leg of this try."""
+        parts = self._parts(self._try)
+        return self._as_legs(parts[-1:])[0].times if parts else Times()
+
+    def _parts(self, number: int) -> list[list[int]]:
+        """The numbers of the events of each leg of one try."""
         parts: list[list[int]] = [[]]
         over = False  # the last part has its answer, or has failed
         for index, (step, _, _) in enumerate(self.events):
+            if self._record.tries[index] != number:
+                continue
             if parts[-1] and (step in _BEGINS or (over and step is Step.POOL_WAIT)):
                 parts.append([index])
                 over = False
@@ -199,22 +284,24 @@ class Trace:
             else:
                 parts[-1].append(index)
                 over = over or step is Step.HEAD or step is Step.FAILED
-        legs: list[Leg] = []
-        end = self.sent_total, self.received_total
-        for number in range(len(parts) - 1, -1, -1):
-            if part := parts[number]:
-                start = next((self._at_connection[index] for index in part if index in self._at_connection), end)
-                start = start if number else (0, 0)
-                events = tuple(self.events[index] for index in part)
-                legs.append(Leg(events, (start[0], end[0]), (start[1], end[1])))
-                end = start
-        return tuple(reversed(legs))
+        return [part for part in parts if part]
 
-    @property
-    def times(self) -> Times:
-        """Of the last leg."""
-        legs = self.legs
-        return legs[-1].times if legs else Times()
+    def _as_legs(self, parts: list[list[int]]) -> tuple[Leg, ...]:
+        record = self._record
+        legs: list[Leg] = []
+        sent = received = 0
+        firsts = {number: record.tries.index(number) for number in set(record.tries)}
+        for part in parts:
+            keys = [index for index in part if index in record.ranges]
+            number = record.tries[part[0]]
+            if part[0] == firsts[number] and -1 - number in record.ranges:
+                keys.append(-1 - number)
+            spans = [record.ranges[key] for key in keys] or [[sent, sent, received, received]]
+            sent, received = max(span[1] for span in spans), max(span[3] for span in spans)
+            start = min(span[0] for span in spans), min(span[2] for span in spans)
+            events = tuple(self.events[index] for index in part)
+            legs.append(Leg(events, (start[0], sent), (start[1], received)))
+        return tuple(legs)
 
 
 class Leg:
@@ -319,9 +406,10 @@ class Leg:
         attempts = self.attempts
         won = next((one.ended for one in attempts if one.ended is not None and not one.error), None)
         address = next((one.address for one in attempts if one.ended is not None and not one.error), "")
-        reached = [self.at(step) for step in (Step.DNS_START, Step.CONNECT_START, Step.GOT_CONNECTION)]
+        dialled, reached = self.at(Step.DIAL_START), self.reached
         return Times(
-            pool_wait=_between(self.at(Step.POOL_WAIT), min((at for at in reached if at is not None), default=None)),
+            pool_wait=_between(self.at(Step.POOL_WAIT), reached if dialled is None else dialled),
+            prepare=_between(dialled, reached),
             dns=_between(self.at(Step.DNS_START), self.at(Step.DNS_DONE)),
             connect=_between(attempts[0].started, won) if attempts else None,
             tunnel=_between(self.at(Step.TUNNEL_START), self.at(Step.TUNNEL_DONE)),
@@ -334,6 +422,12 @@ class Leg:
             idle_for=float(got.detail.get("idle") or 0.0) if got is not None else 0.0,
             address=str((got.detail.get("address") if got is not None else "") or address).rpartition("://")[2],
         )
+
+    @property
+    def reached(self) -> float | None:
+        """When its waiting for a connection was over: there was one, or one began to be made; None: it was not."""
+        found = [self.at(step) for step in (Step.DNS_START, Step.CONNECT_START, Step.GOT_CONNECTION)]
+        return min((at for at in found if at is not None), default=None)
 
     @property
     def written(self) -> float | None:

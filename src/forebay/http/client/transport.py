@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from forebay.engine import ClientTLS, Connection, ConnectionHandler, Outbound, Pool, dial, now
 from forebay.engine.dial import Resolve
-from forebay.engine.loop import sleep
+from forebay.engine.loop import Cancelled, sleep
 from forebay.engine.tasks import Tasks
 from forebay.engine.tunnel import Tunnel
 from forebay.errors import ConnectFailed, ForebayError, UpstreamClosed
@@ -19,7 +19,7 @@ from forebay.http.client.proxies import Proxies, ProxyTarget
 from forebay.http.client.request import ClientRequest
 from forebay.http.client.response import ClientResponse
 from forebay.http.client.settings import Limits, Timeouts
-from forebay.http.client.trace import Step
+from forebay.http.client.trace import GIVEN_UP, Step
 from forebay.http.client.url import URL
 from forebay.policy.deadline import CURRENT, HEADER, encode_header
 from forebay.policy.pool_settings import PoolSettings
@@ -35,6 +35,7 @@ _FOR_EVER = 1e9  # seconds
 _EXPECTATION_FAILED = 417
 _TIMEOUT_HEADER = HEADER.encode()
 _TURNS = 2  # of the loop, from something to be read to its being read
+_REPLAYS = 8  # of one request: only the first, unless all connections are always in use
 
 
 class Transport(Protocol):
@@ -78,6 +79,12 @@ class HTTPTransport:
         self.tasks = Tasks()
         self._tls = replace(
             tls or ClientTLS(), alpn=("http/1.1",), handshake_timeout=timeouts.tls if timeouts.tls else _FOR_EVER
+        )
+        with_proxy = None if proxies is None else proxies.tls
+        self._proxy_tls = replace(
+            with_proxy or replace(self._tls, certificate=None, server_hostname=None),
+            alpn=(),
+            handshake_timeout=self._tls.handshake_timeout,
         )
         self._proxies = proxies
         self._resolve = resolve
@@ -131,8 +138,9 @@ class HTTPTransport:
     async def send(self, request: ClientRequest) -> ClientResponse:
         """Send ``request`` over a connection of its server, a new one when none is free.
 
-        It is sent a second time, over a new connection, when a kept one turns out dead before anything came back, and
-        the request may be sent twice (RFC 9110 section 9.2.2), which that of a POST may not.
+        It is sent again when a kept connection turns out dead before anything came back, and the request may be sent
+        twice (RFC 9110 section 9.2.2), which that of a POST may not: over a new connection, or one that somebody has
+        used since and hands on, in which case that can happen again.
 
         :raises PoolExhausted: no connection came free in time.
         :raises UpstreamError: the server cannot be reached, or did not answer.
@@ -141,18 +149,19 @@ class HTTPTransport:
         endpoint = request.endpoint or self.endpoint_of(request.url)
         proxy = None if self._proxies is None else self._proxy_of(endpoint)
         head = self._head(request, endpoint, proxy)
-        fresh = False
+        replays, dead_at = 0, -inf
         while True:
-            link = await self._acquire(request, endpoint, fresh=fresh)
+            link = await self._acquire(request, endpoint, dead_at)
             try:
                 response = await link.ask(request, head, now())
             except UpstreamClosed as error:
-                if fresh or not link.stale or not request.can_repeat:
+                if replays >= _REPLAYS or not link.stale or not request.can_repeat:
                     raise
                 if request.trace is not None:
                     request.trace.mark(Step.REPLAY, error=str(error))
                 self.replays += 1
-                fresh = True
+                replays += 1
+                dead_at = now()
                 continue
             if response.status == _EXPECTATION_FAILED and request.expect_continue and request.content.replayable:
                 response.discard()
@@ -185,20 +194,32 @@ class HTTPTransport:
 
     # Connections
 
-    async def _acquire(self, request: ClientRequest, endpoint: Endpoint, *, fresh: bool) -> ClientConnection:
+    async def _acquire(self, request: ClientRequest, endpoint: Endpoint, dead_at: float) -> ClientConnection:
+        """A connection that works as far as is known.
+
+        :param dead_at: when one that was kept was found dead: those that are idle since then may all be.
+        """
         pool, trace = self._pool, request.trace
         if trace is not None:
             trace.mark(Step.POOL_WAIT, method=request.method, url=str(request.url))
         link = pool.try_acquire(endpoint)
-        while link is None or (link.exchanges and (fresh or (link.has_unread() and not await _settled(link)))):
+        began = 0.0
+        while link is None or (
+            link.exchanges and (link.used_at <= dead_at or (link.has_unread() and not await _settled(link)))
+        ):
             if link is not None:
                 pool.release(link, reusable=False)  # as old as the one that was dead, and maybe as dead; or spoilt
                 link = pool.try_acquire(endpoint)
                 continue
-            wait = request.timeouts.pool
+            began = began or now()
+            wait = inf if request.timeouts.pool is None else began + request.timeouts.pool - now()
             until = min(request.deadline, CURRENT.get())
             try:
-                link = await pool.acquire(endpoint, inf if wait is None else wait, until)
+                link = await pool.acquire(endpoint, wait, until)
+            except Cancelled:
+                if trace is not None:
+                    trace.mark(Step.FAILED, error=GIVEN_UP)
+                raise
             except ForebayError as error:
                 if trace is not None:
                     for step in getattr(error, "steps", ()):  # of ConnectFailed
@@ -225,21 +246,20 @@ class HTTPTransport:
 
     async def _dial(self, endpoint: Endpoint) -> ClientConnection:
         link = ClientConnection(endpoint, self)
+        events: list[tuple[str, float, dict[str, Any]]] = [(Step.DIAL_START, now(), {})]
+        link.events = events
         if self._connect is not None:
             await self._connect(endpoint, link)
             return link
-        events: list[tuple[str, float, dict[str, Any]]] = []
         address, tunnel = endpoint.address, None
         tls = self._tls_for(endpoint) if endpoint.secure else None
         proxy = self._proxy_of(endpoint)
         if proxy is not None:
-            with_proxy = replace(self._tls, certificate=None, server_hostname=None, alpn=())
+            with_proxy = self._proxy_tls if proxy.address.scheme == "tls" else None
             if endpoint.secure:
-                proxy_tls = with_proxy if proxy.address.scheme == "tls" else None
-                tunnel = Tunnel(proxy.address, proxy.authorization, proxy_tls)
+                tunnel = Tunnel(proxy.address, proxy.authorization, with_proxy)
             else:
-                address = proxy.address
-                tls = with_proxy if address.scheme == "tls" else None
+                address, tls = proxy.address, with_proxy
         try:
             await dial(
                 address,
@@ -254,7 +274,6 @@ class HTTPTransport:
         except ConnectFailed as error:
             error.steps = events
             raise
-        link.events = events
         return link
 
     def _tls_for(self, endpoint: Endpoint) -> ClientTLS:

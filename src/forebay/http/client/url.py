@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, TypeAlias
@@ -33,6 +34,7 @@ _IN_PATH = "/%:@!$&'()*+,;=~-._"
 _IN_QUERY = _IN_PATH + "?"
 _PLAIN = re.compile(r"(?:[A-Za-z0-9/:@!$&'()*+,;=~._?-]|%[0-9A-Fa-f]{2})*")  # nothing to encode
 _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_USERINFO = re.compile(r"(?<=//)(?:[^/?#]*@|[^/?#@]*:.*@)", re.DOTALL)  # also where a password has a raw / in it
 _DOTS = re.compile(r"/\.\.?(?:/|$)")
 
 _CACHED = 1024  # URLs that are remembered
@@ -154,7 +156,8 @@ def parse_url(text: str, params: Fields | None = None) -> URL:
 def split_userinfo(text: str) -> tuple[str, tuple[str, str] | None]:
     """The URL without its user, and user and password (decoded, "" where there is none), if it has one.
 
-    :raises ValueError: they hold control characters, or are not UTF-8.
+    :raises ValueError: they hold control characters, or are not UTF-8; or there is a backslash in front of the host,
+        where others take it for the end of one.
     """
     scheme, mark, rest = text.partition("://")
     end = re.search(r"[/?#]", rest)
@@ -162,6 +165,8 @@ def split_userinfo(text: str) -> tuple[str, tuple[str, str] | None]:
     user_info, at, host = authority.rpartition("@")
     if not mark or not at:
         return text, None
+    if "\\" in user_info:
+        raise ValueError(f"URL {_shown(text)!r}: a backslash in its user or password must be written as %5C")
     user, _, password = user_info.partition(":")
     try:
         pair = unquote(user, errors="strict"), unquote(password, errors="strict")
@@ -199,10 +204,13 @@ def field_pairs(fields: Fields) -> Iterable[tuple[str, Any]]:
 
 
 def field_text(name: str, value: Any) -> str:
-    """A field's value as it is sent: ``true`` and ``false``, "" for None, else ``str()`` of it.
+    """A field's value as it is sent: ``true`` and ``false``, "" for None, the value of an enumeration's member, else
+    ``str()`` of it.
 
     :raises TypeError: it is bytes or a collection, whose ``str()`` nobody wants.
     """
+    if isinstance(value, Enum):
+        value = value.value
     if isinstance(value, str):
         return str(value)
     if isinstance(value, bool):
@@ -250,7 +258,7 @@ def _check_characters(text: str) -> None:
 
 def _shown(text: str) -> str:
     """For errors: without user and password, and not endless."""
-    masked = re.sub(r"(?<=//)[^/?#]*@", "***@", text)
+    masked = _USERINFO.sub("***@", text)
     return masked if len(masked) <= 200 else f"{masked[:200]}..."
 
 
@@ -267,7 +275,8 @@ def _host_and_port(text: str, authority: str, default: int) -> tuple[str, int]:
     if not port_text:
         return host, default
     if not (port_text.isascii() and port_text.isdigit()) or not 1 <= int(port_text[:9]) <= 65535:
-        raise ValueError(f"URL {_shown(text)!r}: port {port_text[:20]!r} must be a number from 1 to 65535")
+        port = "" if "@" in text else f" {port_text[:20]!r}"  # it may be the beginning of a password
+        raise ValueError(f"URL {_shown(text)!r}: port{port} must be a number from 1 to 65535")
     return host, int(port_text[:9])
 
 

@@ -7,8 +7,8 @@ from http import HTTPStatus
 from math import ceil, log10
 from typing import Any, NamedTuple
 
-from forebay.http.client.dump import masked_url
-from forebay.http.client.trace import Leg, Step, Trace
+from forebay.http.client.secret_fields import SECRETS
+from forebay.http.client.trace import GIVEN_UP, Leg, Step, Trace
 
 __all__ = ["Span", "waterfall", "waterfall_lines"]
 
@@ -16,17 +16,18 @@ Span = tuple[str, str]
 """A piece of a line, and its style as ``rich`` names styles; empty: plain."""
 
 _KEPT = "connection"
-_LABELS = 17  # columns
+_LABELS = 18  # columns
 _TIMES = 11
 _LEAST_WIDTH, _MOST_WIDTH = 50, 400
 _MOST_LEGS = 50
 _LEAST_TIME = 1e-6  # seconds
 _APART = 9  # columns between two marks of the scale, at least
 _MOST_LINES = 3  # of an error
-_GIVEN_UP = "given up"  # as dialling says it
 
+_IDLE = "bright_black"
 _STYLES = {
     "DNS lookup": "cyan",
+    "get ready": _IDLE,
     "connect": "yellow",
     "proxy tunnel": "yellow",
     "TLS handshake": "magenta",
@@ -36,7 +37,6 @@ _STYLES = {
     "receive answer": "bright_blue",
 }
 _WAITING = "green"
-_IDLE = "bright_black"
 _BAD = "red"
 
 
@@ -130,7 +130,7 @@ class _Picture:
             for phase in _phases(leg, self.signs, 1 / self.halves if self.halves else 0.0):
                 start = max(phase.start, leg.started)  # a connection may have been on its way before
                 yield from self.phase(phase._replace(start=start, end=max(phase.end, start)))
-            if leg.error:
+            if leg.error and leg.error != GIVEN_UP:
                 yield from self.error(leg.error)
         if (left := len(self.legs) - _MOST_LEGS) > 0:
             yield [(f"and {left} more", _IDLE)]
@@ -153,11 +153,13 @@ class _Picture:
     def title(self, leg: Leg, before: str) -> list[Span]:
         """What was asked, what came, and how long it took."""
         why = self.why(leg)
-        url = self.clean(masked_url(leg.url)) if leg.url and (leg.url != before or not why) else ""
+        url = self.clean(SECRETS.url(leg.url)) if leg.url and (leg.url != before or not why) else ""
         method = self.clean(leg.method) if url or not why else ""
         asked = " ".join(part for part in (method, url) if part)
         came = _status(leg.status) if leg.status else ("failed" if leg.error else "no answer")
         good = 0 < leg.status < 400
+        if leg.error == GIVEN_UP:
+            came = GIVEN_UP
         room = self.width - _TIMES - len(came) - 1
         if why:
             why = _shorter(f"{why}{': ' if asked else ''}", room, self.signs)
@@ -166,7 +168,7 @@ class _Picture:
             (why, _IDLE),
             (asked, "bold"),
             (" " * (room - len(why) - len(asked) + 1), ""),
-            (came, "green" if good else _BAD),
+            (came, _IDLE if came == GIVEN_UP else "green" if good else _BAD),
             (self.time(leg.ended - leg.started), "bold"),
         ]
 
@@ -175,7 +177,8 @@ class _Picture:
         if (cause := leg.cause) is None:
             return ""
         detail = cause.detail
-        reason = self.clean(str(detail.get("error") or (f"status {detail['status']}" if detail.get("status") else "")))
+        said = detail.get("error") or (f"status {detail['status']}" if detail.get("status") else "")
+        reason = self.clean(SECRETS.url(str(said)))
         match cause.step:
             case Step.REDIRECT:
                 return f"{self.signs.onward} redirected"
@@ -183,6 +186,8 @@ class _Picture:
                 return f"{self.signs.again} sent again, the kept connection was dead"
             case _:
                 number = f"try {detail['attempt']}" if detail.get("attempt") else "another try"
+                if detail.get("hedge"):
+                    return f"{self.signs.again} {number}, beside one that took long"
                 return f"{self.signs.again} {number}{f', since {reason}' if reason else ''}"
 
     def phase(self, phase: _Phase) -> Iterator[list[Span]]:
@@ -191,10 +196,12 @@ class _Picture:
         bar = self.bar(phase, first, last)
         start = first // 2
         note = self.clean(phase.note)
-        if phase.failed:
-            note = f"{self.signs.bad} {note}".rstrip()
+        if phase.failed and note:
+            note = f"{self.signs.bad} {note}"
         style = _BAD if phase.failed else phase.style or (_WAITING if phase.waits else _STYLES.get(phase.label, ""))
         label: Span = (f"  {phase.label}".ljust(_LABELS), "")
+        if phase.failed and not note:
+            label = (f"{self.signs.bad} {phase.label}".ljust(_LABELS), _BAD)
         time: Span = (self.time(phase.end - phase.start) if not phase.point else "", "")
         said: Span = (note, _BAD if phase.failed else _IDLE)
         after = start + len(bar)
@@ -239,7 +246,7 @@ class _Picture:
     def error(self, text: str) -> Iterator[list[Span]]:
         """Why a leg failed, in as many lines as it needs, and not in too many."""
         room = self.width - 4
-        words, line, lines = self.clean(text).split(" "), "", []
+        words, line, lines = self.clean(SECRETS.url(text)).split(" "), "", []
         for word in words:
             if line and len(line) + 1 + len(word) > room:
                 lines.append(line)
@@ -293,35 +300,39 @@ class _Clock:
 def _phases(leg: Leg, signs: _Signs, least: float) -> Iterator[_Phase]:
     """The lines of a leg, in the order in which they began, without pauses that are shorter than ``least`` seconds."""
     end = leg.ended
-    failed = bool(leg.error)
-    asked = leg.at(Step.POOL_WAIT)
+    failed = bool(leg.error) and leg.error != GIVEN_UP
+    asked, dialled = leg.at(Step.POOL_WAIT), leg.at(Step.DIAL_START)
     times = leg.times
     if leg.cause is not None and asked is not None and asked - leg.started >= least:
         yield _Phase("pause", leg.started, asked, waits=True, style=_IDLE)
     got = leg.event(Step.GOT_CONNECTION)
-    reached = [leg.at(step) for step in (Step.DNS_START, Step.CONNECT_START, Step.GOT_CONNECTION)]
-    first_reached = min((at for at in reached if at is not None), default=None)
-    if asked is not None and first_reached is None:
+    reached = leg.reached
+    waited = reached if dialled is None else dialled
+    if asked is not None and waited is None:
         yield _Phase("pool wait", asked, end, "no connection" if failed else signs.open, failed, waits=True)
-    elif asked is not None and first_reached is not None and first_reached - asked >= least:
-        dialled = got is None or not times.reused
-        yield _Phase("pool wait", asked, first_reached, "and getting ready to connect" if dialled else "", waits=True)
+    elif asked is not None and waited is not None and waited - asked >= least:
+        unsaid = dialled is None and not times.reused  # which connections by other means than dialling are
+        yield _Phase("pool wait", asked, waited, "and getting ready to connect" if unsaid else "", waits=True)
+    if dialled is not None and (reached is None or reached - dialled >= least):
+        note = "" if reached is not None or leg.error else signs.open
+        yield _Phase("get ready", dialled, end if reached is None else reached, note, failed and reached is None)
     yield from _connecting(leg, signs)
     if got is None:
         return
     if times.reused:
         idle = f", unused for {_span(times.idle_for)}" if times.idle_for else ""
-        yield _Phase(_KEPT, got.at, got.at, f"kept from before{idle}", point=True)
+        note = f"{times.address} kept from before{idle}".strip()
+        yield _Phase(_KEPT, got.at, got.at, note, point=True)
     yield from _exchange(leg, got.at, signs)
 
 
 def _connecting(leg: Leg, signs: _Signs) -> Iterator[_Phase]:
     """From a name to a connection that requests can be sent over."""
-    failed = bool(leg.error)
+    failed = bool(leg.error) and leg.error != GIVEN_UP
     if (begun := leg.event(Step.DNS_START)) is not None:
         done = leg.event(Step.DNS_DONE)
         if done is None:
-            yield _Phase("DNS lookup", begun.at, leg.ended, "" if failed else signs.open, failed)
+            yield _Phase("DNS lookup", begun.at, leg.ended, "" if leg.error else signs.open, failed)
         else:
             error = str(done.detail.get("error") or "")
             yield _Phase("DNS lookup", begun.at, done.at, error or _found(done.detail), bool(error))
@@ -329,7 +340,7 @@ def _connecting(leg: Leg, signs: _Signs) -> Iterator[_Phase]:
     won = next((one.ended for one in attempts if one.ended is not None and not one.error), None)
     for one in attempts:
         note, bad = one.address, False
-        if one.error and one.error != _GIVEN_UP:
+        if one.error and one.error != GIVEN_UP:
             note, bad = f"{one.address} {one.error}", True
         elif (one.error or one.ended is None) and won is not None:
             note = f"{one.address} given up, another was faster"
@@ -341,12 +352,16 @@ def _connecting(leg: Leg, signs: _Signs) -> Iterator[_Phase]:
         error = "" if done is None else str(done.detail.get("error") or "")
         note = error or f"by proxy {begun.detail.get('proxy', '')}"
         yield _Phase(
-            "proxy tunnel", begun.at, leg.ended if done is None else done.at, note, done is None or bool(error)
+            "proxy tunnel",
+            begun.at,
+            leg.ended if done is None else done.at,
+            note,
+            failed if done is None else bool(error),
         )
     if (begun := leg.event(Step.TLS_START)) is not None:
         done = leg.event(Step.TLS_DONE)
         if done is None:
-            yield _Phase("TLS handshake", begun.at, leg.ended, "" if failed else signs.open, failed)
+            yield _Phase("TLS handshake", begun.at, leg.ended, "" if leg.error else signs.open, failed)
         else:
             error = str(done.detail.get("error") or "")
             yield _Phase("TLS handshake", begun.at, done.at, error or str(done.detail.get("version", "")), bool(error))
@@ -354,7 +369,7 @@ def _connecting(leg: Leg, signs: _Signs) -> Iterator[_Phase]:
 
 def _exchange(leg: Leg, got: float, signs: _Signs) -> Iterator[_Phase]:
     """From a connection to the end of the answer."""
-    failed = bool(leg.error)
+    failed = bool(leg.error) and leg.error != GIVEN_UP
     head, content, asked = leg.at(Step.WROTE_HEADERS), leg.event(Step.WROTE_BODY), leg.at(Step.CONTINUE)
     written, first = leg.written, leg.answered
     note = _size(content.detail.get("bytes")) if content is not None else ""
@@ -365,7 +380,7 @@ def _exchange(leg: Leg, got: float, signs: _Signs) -> Iterator[_Phase]:
     else:
         label = "send request"
     if written is None or written < got:
-        yield _Phase(label, got, leg.ended, "" if failed else signs.open, failed and first is None)
+        yield _Phase(label, got, leg.ended, "" if leg.error else signs.open, failed and first is None)
         written = None
     else:
         yield _Phase(label, got, written, note)
@@ -375,7 +390,7 @@ def _exchange(leg: Leg, got: float, signs: _Signs) -> Iterator[_Phase]:
             yield _Phase("early answer", event.at, event.at, note, point=True)
     if written is not None:
         if first is None:
-            yield _Phase("wait for answer", written, leg.ended, "" if failed else signs.open, failed, waits=True)
+            yield _Phase("wait for answer", written, leg.ended, "" if leg.error else signs.open, failed, waits=True)
         else:
             yield _Phase("wait for answer", min(written, first), first, waits=True)
     if first is not None:
@@ -383,7 +398,7 @@ def _exchange(leg: Leg, got: float, signs: _Signs) -> Iterator[_Phase]:
         if done is not None:
             yield _Phase("receive answer", first, done.at, _size(done.detail.get("bytes")))
         else:
-            yield _Phase("receive answer", first, leg.ended, "" if failed else "not read to its end", failed)
+            yield _Phase("receive answer", first, leg.ended, "" if leg.error else "not read to its end", failed)
 
 
 def _found(detail: dict[str, Any]) -> str:

@@ -228,12 +228,14 @@ class ReconnectingWebSocket(Reconnects):
         :raises ValueError: no such code may be sent; see :meth:`WebSocket.close`.
         """
         ws = self.ws
-        if ws is not None:
-            ws.close_nowait(code, reason)
-            self._finish()
-            await ws.close(code, reason)
-            self._closed(ws)
-        await super().aclose()
+        try:
+            if ws is not None:
+                ws.close_nowait(code, reason)
+                self._finish()
+                await ws.close(code, reason)
+                self._closed(ws)
+        finally:  # also when whoever waits for the end is cancelled
+            await super().aclose()
 
     async def aclose(self) -> None:
         """:meth:`close`."""
@@ -317,10 +319,8 @@ async def open_websocket(
         if response.status != 101:
             message = f"{shown(where)} opens no WebSocket, but answers {response.status} {response.reason}".rstrip()
             raise UpstreamStatus(message, answered=response.status, response=response, target=where.origin)
-        fields = response.headers
-        pairs = [(name.encode(), value.encode("latin-1")) for name in fields for value in fields.get_all(name)]
         try:
-            ws = offer.make(WebSocket, None, where.target.encode(), where.authority.encode(), 101, pairs)
+            ws = offer.make(WebSocket, None, where.target.encode(), where.authority.encode(), 101, response.fields)
         except WebSocketError as error:
             message = f"the answer of {shown(where)} opens no WebSocket: {error}"
             raise UpstreamProtocolError(message, target=where.origin) from None

@@ -11,6 +11,7 @@ from forebay.chain import Handler
 from forebay.engine.loop import Cancelled, now
 from forebay.http.client.request import ClientRequest
 from forebay.http.client.response import ClientResponse
+from forebay.http.client.secret_fields import SECRETS
 from forebay.http.client.trace import Step, Trace
 from forebay.observe.sparing import Sparing
 
@@ -19,6 +20,8 @@ __all__ = ["Level", "Logging"]
 Level = Literal["debug", "info", "warning", "error"]
 
 _TRIED_AGAIN = (Step.RETRY, Step.REPLAY)
+_DIGITS = 18  # of a length that can be
+_REASON = 1000  # characters of an error's text
 
 
 class Logging:
@@ -102,7 +105,7 @@ class Logging:
         url = request.url
         if response is not None:
             length = response.headers.get("content-length", "")
-            fields["bytes"] = int(length) if length.isdecimal() else None
+            fields["bytes"] = int(length) if length.isdecimal() and len(length) <= _DIGITS else None
         if left_out:
             fields["left_out"] = left_out
         getattr(structlog.get_logger("forebay.client"), level)(
@@ -111,19 +114,23 @@ class Logging:
             url=f"{url.origin}{url.path}",
             status=0 if response is None else response.status,
             seconds=round(now() - began, 6),
-            tries=_tries(request),
+            tries=_tries(request, response),
             reused=_reused(request.trace),
             **fields,
         )
 
 
 def _reason(request: ClientRequest, error: Exception) -> str:
-    query = request.url.query
-    return str(error).replace(f"?{query}", "") if query else str(error)  # it may name the URL
+    text, query = str(error), request.url.query
+    if query:
+        text = text.replace(f"?{query}", "")  # it may name the URL
+    return SECRETS.url(text[:_REASON])
 
 
-def _tries(request: ClientRequest) -> int:
+def _tries(request: ClientRequest, response: ClientResponse | None) -> int:
     tries = max(1, len(request.tried))
+    if response is not None:
+        tries = max(tries, len(response.request.tried))  # of a copy, as that with credentials
     if request.trace is not None:
         tries = max(tries, 1 + sum(event.step in _TRIED_AGAIN for event in request.trace.events))
     return tries

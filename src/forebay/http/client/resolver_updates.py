@@ -12,16 +12,17 @@ from forebay.engine.loop import now, sleep
 from forebay.http.client.resolver import ResolvedTarget, Resolver, checked
 from forebay.policy.backoff import Backoff
 
-__all__ = ["Follower"]
+__all__ = ["ResolverUpdates"]
 
 log = structlog.get_logger("forebay.client")
 
 _SOURCE = random.Random()  # noqa: S311 - clients are spread with it, nothing is secret
 _BACKOFF = Backoff(initial=0.5, cap=30.0, jitter="equal")  # a registry that is down has many who ask for it
+_PAUSE = 0.01  # seconds between sets: one that says them without end is not to have the loop for itself
 _SAY_AGAIN = 60.0  # seconds: a resolver that goes on failing is not news
 
 
-class Follower:
+class ResolverUpdates:
     """Follows a resolver until it is cancelled: hands on every set of servers that it says, and bears with it.
 
     A resolver that fails, or says a set that cannot be, changes nothing: the last good set is the best that is known.
@@ -50,22 +51,30 @@ class Follower:
         self._said_at = -_SAY_AGAIN
 
     async def run(self) -> None:
-        """Follow. Returns when the resolver has ended, since nothing changes any more then."""
+        """Follow. Returns when the resolver has ended, since nothing changes any more then; one that has not said a set
+        by then has failed."""
         delay = 0.0
         while True:
-            watch = self.resolver.watch()
             try:
-                async for found in watch:
-                    self._apply(checked(found))
-                    self._works()
-                return
+                await self._follow()
+                if self.sets:
+                    return
+                self._failed("it ended and has said no targets")
             except Exception as error:  # a resolver is somebody else's code: whatever it raises, requests go on
-                self._failed(error)
-            finally:
-                if (close := getattr(watch, "aclose", None)) is not None:  # of a generator; others need not have it
-                    await close()
+                self._failed(f"{type(error).__name__}: {error!s:.500}")
             delay = self._backoff.draw(self._failures - 1, delay, self._source)
             await sleep(delay)
+
+    async def _follow(self) -> None:
+        watch = self.resolver.watch()
+        try:
+            async for found in watch:
+                self._apply(checked(found))
+                self._works()
+                await sleep(_PAUSE)
+        finally:
+            if (close := getattr(watch, "aclose", None)) is not None:  # of a generator; others need not have it
+                await close()
 
     def _works(self) -> None:
         self.sets += 1
@@ -73,9 +82,9 @@ class Follower:
             log.info("resolver works again", url=self.resolver.url, failures=self._failures)
         self._failures, self.why = 0, ""
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, why: str) -> None:
         self._failures += 1
-        self.why = f"{type(error).__name__}: {error}"
+        self.why = why
         at = now()
         if self._failures == 1 or at - self._said_at >= _SAY_AGAIN:
             self._said_at = at

@@ -19,7 +19,7 @@ from forebay.errors import (
     WriteTimeout,
 )
 
-__all__ = ["TOO_LATE", "fault_of"]
+__all__ = ["TOO_LATE", "failure_reason"]
 
 _REASONS: dict[type[UpstreamError], str] = {
     ConnectFailed: "connect-failed",
@@ -38,7 +38,7 @@ TOO_LATE = "timeout"
 """The time that the try was given is over."""
 
 
-def fault_of(error: BaseException) -> str | None:
+def failure_reason(error: BaseException) -> str | None:
     """In a short word that never changes, what the target did wrong. None where the error does not speak against it:
     the caller left or its time was over, there was no free connection, a proxy refused, or it is the program's own."""
     if isinstance(error, DeadlineExceeded):
