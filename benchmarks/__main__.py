@@ -19,7 +19,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import connections, golang, policies
+from benchmarks import connections, golang, http_client, policies
 from benchmarks.golang import Built
 from benchmarks.load import Measure, measure
 from benchmarks.peers import Peer, Place, find_nginx, nginx_return
@@ -81,6 +81,7 @@ def run(
     *,
     sweep: bool,
     decisions: bool,
+    asked: bool,
 ) -> Report:
     """Measure: in each round of a scenario every peer once, so that what disturbs the machine disturbs all of them."""
     cores = choose_cores()
@@ -102,7 +103,12 @@ def run(
     if decisions:
         advance(policies.TITLE)
         costs = policies.run(cores.server)
-    return Report(datetime.now(UTC).isoformat(timespec="seconds"), machine, rounds, seconds, results, swept, costs)
+    clients = []
+    if asked:
+        advance(http_client.TITLE)
+        clients = http_client.run(cores, rounds)
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return Report(at, machine, rounds, seconds, results, swept, costs, clients)
 
 
 def write_page(report: Report, page: Path) -> None:
@@ -140,7 +146,7 @@ def _program_version(program: str | None, argument: str) -> str:
     return found[0] if found else "unknown"
 
 
-NAMES = [*(scenario.name for scenario in SCENARIOS), connections.NAME, policies.NAME]
+NAMES = [*(scenario.name for scenario in SCENARIOS), connections.NAME, policies.NAME, http_client.NAME]
 
 
 @click.command()
@@ -157,6 +163,7 @@ def main(rounds: int, seconds: int, only: tuple[str, ...], save: Path | None) ->
     scenarios = [scenario for scenario in SCENARIOS if not only or scenario.name in only]
     sweep = not only or connections.NAME in only
     decisions = not only or policies.NAME in only
+    asked = not only or http_client.NAME in only
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
         with tempfile.TemporaryDirectory(prefix="forebay-bench-") as folder, Progress(*columns, console=console) as bar:
@@ -165,12 +172,12 @@ def main(rounds: int, seconds: int, only: tuple[str, ...], save: Path | None) ->
                 console.print(note, highlight=False, markup=False)
             total = sum(len(available(scenario.peers, built)) for scenario in scenarios)
             total += len(available(connections.PEERS, built)) * len(connections.COUNTS) if sweep else 0
-            task = bar.add_task("", total=total * rounds + decisions, completed=-1)
+            task = bar.add_task("", total=total * rounds + decisions + asked, completed=-1)
 
             def advance(description: str) -> None:
                 bar.update(task, advance=1, description=description)
 
-            report = run(scenarios, rounds, seconds, built, advance, sweep=sweep, decisions=decisions)
+            report = run(scenarios, rounds, seconds, built, advance, sweep=sweep, decisions=decisions, asked=asked)
             bar.update(task, advance=1, description="done")
     except BenchError as error:
         sys.exit(f"benchmarks: {error}")

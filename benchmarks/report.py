@@ -10,8 +10,9 @@ import msgspec
 from rich.box import SIMPLE
 from rich.table import Table
 
-from benchmarks import connections, policies
+from benchmarks import connections, http_client, policies
 from benchmarks.connections import Sweep
+from benchmarks.http_client import Measured
 from benchmarks.load import Measure, median
 from benchmarks.policies import Cost
 from benchmarks.scenarios import FOREBAY, Scenario, Target
@@ -71,6 +72,7 @@ class Report(msgspec.Struct, frozen=True):
     scenarios: list[ScenarioResult]
     sweep: Sweep | None = None  # over the number of connections
     decisions: list[Cost] = []  # what policies cost
+    clients: list[Measured] = []  # what a request costs its client
 
 
 def summarise(scenario: Scenario, measures: Mapping[str, Sequence[Measure]]) -> ScenarioResult:
@@ -139,6 +141,13 @@ def tables(report: Report) -> list[Table]:
         for row in policies.rows(report.decisions):
             table.add_row(*row)
         made.append(table)
+    if report.clients:
+        table = Table(title=http_client.TITLE, title_justify="left", box=SIMPLE)
+        for number, column in enumerate(http_client.HEAD):
+            table.add_column(column, justify="right" if number in http_client.NUMBERS else "left")
+        for row in http_client.rows(report.clients):
+            table.add_row(*row)
+        made.append(table)
     verdicts = _verdicts(report)
     if not verdicts:
         return made
@@ -186,6 +195,9 @@ def markdown(report: Report, picture: str = "") -> str:
     if report.decisions:
         parts += ["", f"## {policies.TITLE}", "", *policies.WORDS, ""]
         parts += _markdown_table(policies.HEAD, policies.rows(report.decisions), left=2)
+    if report.clients:
+        parts += ["", f"## {http_client.TITLE}", "", *http_client.WORDS, ""]
+        parts += _markdown_table(http_client.HEAD, http_client.rows(report.clients), left=2)
     verdicts = [row for row, _ in _verdicts(report)]
     if verdicts:
         parts += ["", "## Targets", "", *_markdown_table(("", "target", "measured", ""), verdicts, left=2)]

@@ -106,7 +106,7 @@ async def test_headers_of_the_client() -> None:
         with pytest.raises(ValueError, match="must be a token"):
             await client.request("GET /x HTTP/1.1\r\n", "/mirror")
         for bad in ("mirror", "ftp://a/", "http://user@a/"):
-            with pytest.raises(ValueError, match="must be (like http://|without a user)"):
+            with pytest.raises(ValueError, match=r"must be (like http://|without a user)"):
                 await client.get(bad)
         assert (await client.get("/users/1")).status == 200
 

@@ -279,10 +279,12 @@ async def test_a_server_that_wants_a_certificate() -> None:
 
     own, ca = tls_files()
     tls = TLS(Certificate(*own.files), client_auth="required", client_ca=ca)
-    async with served(bind="https://127.0.0.1:0", tls=tls) as server:
-        async with Client(url_of(server, "https"), tls=trusting(), proxy="") as client:
-            with pytest.raises(UpstreamClosed, match="certificate required"):
-                await client.get("/users/1")
+    async with (
+        served(bind="https://127.0.0.1:0", tls=tls) as server,
+        Client(url_of(server, "https"), tls=trusting(), proxy="") as client,
+    ):
+        with pytest.raises(UpstreamClosed, match="certificate required"):
+            await client.get("/users/1")
 
 
 # What is refused
