@@ -131,7 +131,8 @@ def test_the_life_of_a_request_names_modules_that_exist() -> None:
 def test_design_names_every_module_of_http_and_wire() -> None:
     """The map has no blank spots."""
     page = (ROOT / "docs/design.md").read_text()
-    modules = [file for row in ("http", "http/client", "wire") for file in (ROOT / "src/forebay" / row).glob("[!_]*.py")]
+    source = ROOT / "src/forebay"
+    modules = [file for row in ("http", "http/client", "wire") for file in (source / row).glob("[!_]*.py")]
     missing = [file.name for file in modules if not re.search(rf"`{file.stem}(\.py)?`", page)]
     assert sorted(missing) == []
 
