@@ -10,6 +10,7 @@ import tempfile
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -281,25 +282,30 @@ async def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     os.close(writing)
 
 
+def file_threads() -> int:
+    """Those that there are."""
+    return sum(thread.name.startswith("files-") for thread in threading.enumerate())
+
+
 async def test_pipes_keep_no_file_waiting(tmp_path: Path) -> None:
     """However many of them have nothing to read; and their threads end with them, also when nobody waits any more."""
-    before = threading.active_count()
-    pipes = [os.pipe() for _ in range(12)]
-    files = [os.fdopen(reading, "rb") for reading, _ in pipes]
-    tasks = [asyncio.create_task(sent(encode_content(file))) for file in files]
+    await eventually(lambda: not file_threads())
     path = tmp_path / "a"
     path.write_bytes(MEGABYTE)
-    await eventually(lambda: threading.active_count() >= before + 12)
-    assert await asyncio.wait_for(sent(File(path)), 5) == MEGABYTE
-    for task in tasks[6:]:
-        task.cancel()
-    for _, writing in pipes:
-        os.write(writing, b"abc")
-        os.close(writing)
-    assert await asyncio.gather(*tasks[:6]) == [b"abc"] * 6
-    await eventually(lambda: threading.active_count() <= before)
-    for file in files:
-        file.close()
+    pipes = [os.pipe() for _ in range(12)]
+    with ExitStack() as stack:
+        files = [stack.enter_context(os.fdopen(reading, "rb")) for reading, _ in pipes]
+        writers = [stack.enter_context(os.fdopen(writing, "wb", 0)) for _, writing in pipes]  # closed first
+        tasks = [asyncio.create_task(sent(encode_content(file))) for file in files]
+        await eventually(lambda: file_threads() >= 12)
+        assert await asyncio.wait_for(sent(File(path)), 5) == MEGABYTE
+        for task in tasks[6:]:
+            task.cancel()
+        for writer in writers:
+            writer.write(b"abc")
+            writer.close()
+        assert await asyncio.gather(*tasks[:6]) == [b"abc"] * 6
+        await eventually(lambda: not file_threads())
 
 
 async def test_giving_up_is_nothing_to_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
