@@ -490,3 +490,14 @@ def test_a_closed_reader_forgets_its_sink() -> None:
         assert len(leaver.heard) == 1
         assert (leaver.heard[0].content, leaver.heard[0].complete) == (b"", False)
         leaver.reader.eof()
+
+
+def test_a_version_that_is_cut_off_is_one() -> None:
+    """What is wrong is the same word wherever the network cuts."""
+    head = b"HTTP/2.1 200 OK\r\n\r\n"
+    for place in range(len(b"HTTP/2"), len(head)):
+        listener = Listener()
+        with pytest.raises(ProtocolError) as caught:
+            for piece in (head[:place], head[place:]):
+                listener.reader.feed(piece)
+        assert caught.value.reason == "version", place

@@ -18,7 +18,7 @@ __all__ = ["ResponseHead", "bad_field", "read_head", "refused"]
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*+))?\r\n")
 _FIELDS = re.compile(rb"^" + FIELD.pattern + rb"\r\n", re.M)
 _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
-_VERSION = re.compile(rb"HTTP/[0-9]+(?:\.[0-9]+)?(?= |$)")
+_VERSION = re.compile(rb"HTTP/[0-9]+(?:\.[0-9]*)?(?= |$)")  # also one that is cut off
 _LENGTH_SIZE = 18  # digits of a Content-Length, which then fits in 64 bits
 _SHOWN = 40  # bytes of what is wrong that a message shows
 
@@ -157,10 +157,10 @@ def _shown(text: bytes) -> str:
 
 def _bad_status_line(block: bytes) -> ProtocolError:
     line, _, _ = block.partition(b"\r\n")
-    if line.startswith(b"HTTP/") and (b"\n" in line or b"\r" in line):
-        return refused("the status line does not end with CRLF", "line-end")
     if (version := _VERSION.match(line)) and version[0] not in (b"HTTP/1.0", b"HTTP/1.1"):
         return refused(f"{_shown(version[0])} is not spoken here", "version")
+    if line.startswith(b"HTTP/") and (b"\n" in line or b"\r" in line):
+        return refused("the status line does not end with CRLF", "line-end")
     if line.startswith(b"HTTP/") and _CONTROL.search(line):
         return refused("the status line has a control character", "status-line")
     return refused(f"{_shown(line)} is not a status line: HTTP/1.1 STATUS, with STATUS from 100 to 599", "status-line")
