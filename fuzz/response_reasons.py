@@ -154,7 +154,8 @@ CHUNK_LINES = (
 """The line of a chunk that we refuse and h11 takes."""
 
 TRAILERS = (
-    replace(_by_name["trailer-bare-lf"], says=("line-end", "malformed")),
+    # To h11 a bare LF may end all trailers; to us they go on, and may be too long before a line is complete
+    replace(_by_name["trailer-bare-lf"], says=("line-end", "malformed", "trailers")),
     replace(_by_name["trailer-obs-fold"], says=("malformed",)),
     replace(
         _by_name["trailer-control-character"],
