@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from forebay.wire import http1, multipart, request_head, websocket
+from forebay.wire import http1, multipart, reader, request_head, websocket
 from forebay.wire.websocket import encode_frame
 from fuzz import frame_reasons, frames, part_reasons, parts, request_reasons, requests
 from fuzz.request_readings import theirs
@@ -91,7 +91,7 @@ def test_no_reason_excuses_an_ordinary_request() -> None:
         (request_head, "_REQUEST_LINE", re.compile(rb"(.+) (.+) HTTP/1.([01])"), b"G@T / HTTP/1.1\r\nHost: a\r\n\r\n"),
         (request_head, "_length", lambda value: int(value, 8), GET + b"Content-Length: 10\r\n\r\n0123456789"),
         (request_head, "_METHOD_SIZE", 2, b"PURGE / HTTP/1.1\r\nHost: a\r\n\r\n"),
-        (request_head, "_OPTIONS", {b"close": frozenset({b"x"})}, GET + b"Connection: close\r\n\r\n" + NEXT),
+        (reader, "_USUAL_OPTIONS", {b"close": frozenset({b"x"})}, GET + b"Connection: close\r\n\r\n" + NEXT),
     ],
 )
 def test_a_planted_error_in_our_reader_of_requests_is_found(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forebay.wire import response_head, responses
+from forebay.wire import reader, response_head, responses
 from fuzz import response_reasons
 from fuzz.response_inputs import ENDS
 from fuzz.responses import TARGET, check
@@ -66,12 +66,12 @@ def test_no_reason_excuses_an_ordinary_response() -> None:
         (response_head, "_length", lambda value: int(value, 8), OK + b"Content-Length: 10\r\n\r\n0123456789"),
         (response_head, "_length", int, OK + b"Content-Length: +3\r\n\r\nabc"),
         (
-            response_head,
-            "_OPTIONS",
+            reader,
+            "_USUAL_OPTIONS",
             {b"close": frozenset({b"x"})},
             OK + b"Connection: close\r\nContent-Length: 0\r\n\r\n",
         ),
-        (response_head, "_OPTIONS", {b"x": frozenset({b"close"})}, OK + b"Connection: x\r\nContent-Length: 0\r\n\r\n"),
+        (reader, "_USUAL_OPTIONS", {b"x": frozenset({b"close"})}, OK + b"Connection: x\r\nContent-Length: 0\r\n\r\n"),
     ],
 )
 def test_a_planted_error_is_found(

@@ -20,6 +20,7 @@ __all__ = [
     "TIMEOUT",
     "UPGRADE",
     "Sink",
+    "connection_options",
     "learn",
     "meanings",
 ]
@@ -93,3 +94,15 @@ def learn(name: bytes) -> int:
     if len(meanings) < _MEANINGS_KEPT:
         meanings[name] = meaning
     return meaning
+
+
+def connection_options(value: bytes) -> frozenset[bytes]:
+    """What a ``Connection`` field says, in lower case (RFC 9110 section 7.6.1)."""
+    return _USUAL_OPTIONS.get(value) or _options(value)
+
+
+def _options(value: bytes) -> frozenset[bytes]:
+    return frozenset(option.strip(b" \t") for option in value.lower().split(b","))
+
+
+_USUAL_OPTIONS = {value: _options(value) for value in (b"keep-alive", b"Keep-Alive", b"close", b"Close", b"Upgrade")}

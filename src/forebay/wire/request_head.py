@@ -25,6 +25,7 @@ from forebay.wire.reader import (
     ORDINARY,
     TIMEOUT,
     UPGRADE,
+    connection_options,
     learn,
     meanings,
 )
@@ -332,7 +333,7 @@ class RequestRules:
                     raise ProtocolError("more than one Host", reason="host")
                 host = value.strip(b" \t")
             elif meaning == CONNECTION:
-                options = _OPTIONS.get(value) or _options(value)
+                options = connection_options(value)
                 connection = options if connection is None else connection | options
             elif meaning == LENGTH:
                 if length is not None:
@@ -412,13 +413,6 @@ def _malformed(why: str, headers: HeaderPairs) -> ProtocolError:
     if codings and not any(coding.strip() == b"chunked" for value in codings for coding in value.split(b",")):
         return ProtocolError("transfer coding other than chunked", status=501, reason="coding")
     return ProtocolError(why, reason="malformed")
-
-
-def _options(value: bytes) -> frozenset[bytes]:
-    return frozenset(option.strip(b" \t") for option in value.lower().split(b","))
-
-
-_OPTIONS = {value: _options(value) for value in (b"keep-alive", b"Keep-Alive", b"close", b"Close", b"Upgrade")}
 
 
 def _length(value: bytes) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from forebay.errors import ProtocolError
 from forebay.wire.heads import HeaderPairs
-from forebay.wire.reader import CODING, CONNECTION, FIELD, LENGTH, ORDINARY, learn, meanings
+from forebay.wire.reader import CODING, CONNECTION, FIELD, LENGTH, ORDINARY, connection_options, learn, meanings
 
 __all__ = ["ResponseHead", "bad_field", "read_head", "refused"]
 
@@ -119,7 +119,7 @@ def _read(block: bytes, max_count: int) -> ResponseHead:
                 raise refused("transfer coding other than chunked", "coding")
             chunked = True
         elif meaning == CONNECTION:
-            more = _OPTIONS.get(value) or _options(value)
+            more = connection_options(value)
             options = more if options is None else options | more
     if chunked and length is not None:
         raise refused("Content-Length beside a transfer coding", "two-lengths")
@@ -132,13 +132,6 @@ def _read(block: bytes, max_count: int) -> ResponseHead:
     if options is not None:
         keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
     return ResponseHead(code, reason, http11, headers, keep_alive, length, chunked)
-
-
-def _options(value: bytes) -> frozenset[bytes]:
-    return frozenset(option.strip(b" \t") for option in value.lower().split(b","))
-
-
-_OPTIONS = {value: _options(value) for value in (b"keep-alive", b"Keep-Alive", b"close", b"Close", b"Upgrade")}
 
 
 def _length(value: bytes) -> int:

@@ -189,7 +189,7 @@ class Reconnects:
 
         :raises ForebayError: there is one, or there is none; see :func:`may_pass`.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # events and WebSockets have it; this is only a base
 
     def _connected(self) -> None:
         self.connects += 1

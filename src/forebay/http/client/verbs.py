@@ -23,7 +23,7 @@ class Verbs:
 
     def request(self, method: str, url: str | URL, **options: Unpack[RequestOptions]) -> Requesting:
         """Make a request."""
-        raise NotImplementedError
+        raise NotImplementedError  # the client has it; this is only a base
 
     def get(self, url: str | URL, **options: Unpack[RequestOptions]) -> Requesting:
         """See :meth:`request`, as for all of these."""
