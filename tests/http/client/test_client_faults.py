@@ -123,7 +123,8 @@ async def get_pieces(client: Client, name: str) -> None:
     first = b""
     async with client.get(f"/pieces/{name}") as response:
         async for piece in response.stream():
-            first = first or piece
+            if len(first) < len(name):  # the network may cut anywhere
+                first += piece
             size += len(piece)
     assert first.startswith(name.encode())
     assert size == len(name) + PIECES * len(PIECE)
@@ -133,7 +134,7 @@ async def leave_pieces(client: Client, name: str) -> None:
     """One of which little is taken."""
     async with client.get(f"/pieces/{name}") as response:
         async for piece in response.stream():
-            assert piece.startswith(name.encode())
+            assert piece.startswith(name.encode()[: len(piece)])  # the network may cut anywhere
             break
 
 
