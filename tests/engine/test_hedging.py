@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 
-from forebay.engine import hedging
 from forebay.engine.hedging import hedged
 from forebay.engine.loop import now
-from forebay.engine.tasks import Future, Task, start_task
 from forebay.policy.hedge import Hedge, Hedger
 from forebay.testing.virtual_clock import VirtualClock
 
@@ -47,33 +44,6 @@ async def test_an_error_leaves_no_garbage() -> None:
         assert not [found for found in gc.get_objects() if type(found) is Broken]
     finally:
         gc.enable()
-
-
-def test_a_second_try_that_is_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its answer is not kept waiting; from Python 3.12 on a try that does not wait is over when it has begun."""
-    began: list[float] = []
-
-    def eager(coro: Coroutine[Any, Any, str]) -> Task[str] | Future[str]:
-        began.append(now())
-        if len(began) == 1:
-            return start_task(coro)
-        coro.close()
-        done: Future[str] = asyncio.get_running_loop().create_future()
-        done.set_result("at once")
-        return done
-
-    async def slow() -> str:
-        await asyncio.sleep(60)
-        return "late"
-
-    async def main() -> None:
-        start = now()
-        assert await hedged(hedger(), slow, idempotent=True) == "at once"
-        assert now() - start == pytest.approx(1.0, abs=0.01)
-
-    monkeypatch.setattr(hedging, "start_task", eager)
-    with VirtualClock(packages=(__name__,)) as clock:
-        clock.run(main())
 
 
 def test_errors_of_losers_are_nobodys() -> None:

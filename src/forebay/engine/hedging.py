@@ -61,7 +61,7 @@ async def hedged(
             if more and now() >= due and not any(task.done() for task in waiting):
                 more = hedger.hedge(now(), len(tries) - 1) is None
                 if more:
-                    tries.append(start_task(call()))  # which may be done at once
+                    tries.append(start_task(call()))
     finally:
         await _end(tries, chosen)
 

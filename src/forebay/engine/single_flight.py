@@ -75,7 +75,8 @@ class SingleFlight(Generic[T]):
         else:
             self.shared += 1
         task = flight.task
-        if task is None or task is asyncio.current_task():  # None: from Python 3.12 on a call runs before it has a Task
+        assert task is not None  # it has one until it has ended, and then it is not found any more
+        if task is asyncio.current_task():
             raise RuntimeError(f"the call for {key!r:.80} waits for itself")
         flight.waiting += 1
         try:

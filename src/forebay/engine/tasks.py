@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Iterable
 from contextvars import Context
-from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -48,10 +47,6 @@ else:  # there asyncio's is written in Python, and takes half of what a free loc
         return task
 
 
-_new_task: Any = asyncio.Task  # the loop's create_task would ask its task factory, and costs a fifth more
-if sys.version_info >= (3, 12):
-    _new_task = partial(asyncio.Task, eager_start=True)
-
 Task = asyncio.Task
 Future = asyncio.Future
 Event = asyncio.Event
@@ -62,14 +57,15 @@ gather = asyncio.gather
 
 
 def start_task(coro: Coroutine[Any, Any, T], name: str | None = None, context: Context | None = None) -> Task[T]:
-    """Run ``coro`` as a Task; from Python 3.12 on it runs to its first wait before this returns.
+    """Run ``coro`` as a Task, from the loop's next turn on. It is not started eagerly where Python can (3.12), so that
+    the order of things is the same everywhere; what gains from that has :class:`~forebay.engine.eager.EagerTasks`.
 
     The caller keeps the Task and looks at its outcome. Whoever cannot, spawns it on a :class:`Tasks`.
 
     :param context: the context it runs in; a copy of the current one when not given.
     """
-    task: Task[T] = _new_task(coro, loop=asyncio.get_running_loop(), name=name, context=context)
-    return task
+    # the loop's create_task would ask its task factory, and costs a fifth more
+    return asyncio.Task(coro, loop=asyncio.get_running_loop(), name=name, context=context)
 
 
 async def unfinished(tasks: Iterable[Task[Any]], seconds: float) -> set[Task[Any]]:
@@ -107,11 +103,8 @@ class Tasks:
     def spawn(self, coro: Coroutine[Any, Any, T], *, name: str, context: Context | None = None) -> Task[T]:
         """Run ``coro``. When it raises, that is logged with ``name``; nobody needs to await it."""
         task = start_task(coro, name, context)
-        if task.done():  # it ran to its end eagerly
-            self._ended(task)
-        else:
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: Task[Any]) -> None:
