@@ -23,7 +23,14 @@ __all__ = [
 HeaderPairs = Sequence[tuple[bytes, bytes]]
 """Names and values as received; blanks may be left at the end of a value."""
 
-STATUS_PHRASES: dict[int, str] = {status.value: status.phrase for status in HTTPStatus}
+STATUS_PHRASES: dict[int, str] = {
+    **{status.value: status.phrase for status in HTTPStatus},
+    413: "Content Too Large",  # before Python 3.13 these four have the names of older RFCs
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+"""Reason phrases (RFC 9110 section 15, and the registry of status codes)."""
 STATUS_LINES: dict[int, bytes] = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, STATUS_PHRASES.get(status, "").encode()) for status in range(100, 600)
 }

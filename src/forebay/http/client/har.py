@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -19,6 +18,7 @@ from urllib.parse import parse_qsl
 from forebay.http.client.dump import leg_of
 from forebay.http.client.secret_fields import MASK, SECRETS, Secrets
 from forebay.http.client.trace import Leg, Step, Trace
+from forebay.wire.heads import STATUS_PHRASES
 
 if TYPE_CHECKING:
     from forebay.http.client.response import ClientResponse
@@ -147,7 +147,7 @@ class _Writer:
         size = done.detail.get("bytes", -1) if done is not None else -1
         return {
             "status": status,
-            "statusText": response.reason if response is not None else _phrase(status),
+            "statusText": response.reason if response is not None else STATUS_PHRASES.get(status, ""),
             "httpVersion": f"HTTP/{response.http_version}" if response is not None else "HTTP/1.1",
             "cookies": [self.cookie(line) for name, line in pairs if name.lower() == "set-cookie"],
             "headers": self.headers(pairs),
@@ -281,13 +281,6 @@ def _cookies(pairs: _Pairs, header: str) -> _Pairs:
 
 def _first(pairs: _Pairs, name: str) -> str:
     return next((value for other, value in pairs if other.lower() == name), "")
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
 
 
 def _as_text(data: bytes, kind: str) -> str | None:

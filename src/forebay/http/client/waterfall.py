@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from http import HTTPStatus
 from math import ceil, log10
 from typing import Any, NamedTuple
 
 from forebay.http.client.secret_fields import SECRETS
 from forebay.http.client.trace import GIVEN_UP, Leg, Step, Trace
+from forebay.wire.heads import STATUS_PHRASES
 
 __all__ = ["Span", "waterfall", "waterfall_lines"]
 
@@ -423,10 +423,7 @@ def _span(seconds: float) -> str:
 
 
 def _status(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
+    return f"{status} {STATUS_PHRASES.get(status, '')}".rstrip()
 
 
 def _shorter(text: str, room: int, signs: _Signs) -> str:
