@@ -163,6 +163,7 @@ class Fuzz:
         slowest = now() + 5.0
         while self.tasks:
             await asyncio.gather(*self.tasks, return_exceptions=True)
+            await asyncio.sleep(0)  # for what is to be called when they are done: gather need not wait for that
         self.check()
         assert now() < slowest
         throttle = self.throttle

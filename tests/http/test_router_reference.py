@@ -242,6 +242,8 @@ def work(call: Callable[..., object], *arguments: object) -> int:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
+        call(*arguments)  # from Python 3.12 on, code that was asked for its bytecodes tells them from its next call on
+        count = 0
         call(*arguments)
     finally:
         sys.settrace(before)

@@ -382,7 +382,7 @@ async def test_a_stream_ends_between_events_when_it_is_drained() -> None:
         await eventually(lambda: source.asked == 2)
         streams[0].drain()
         assert await client.rest() == b""
-        assert source.state == "closed"
+        await eventually(lambda: source.state == "closed")
 
 
 async def test_a_stream_that_has_an_end_of_its_own_is_not_ended_by_a_drain() -> None:
