@@ -48,7 +48,6 @@ AT_ONCE = 15
 ROUNDS = rounds(60)
 READ, WRITE, TLS, CONNECT, POOL, TOTAL = 0.3, 0.35, 0.45, 0.4, 1.5, 1.2
 TIMEOUTS = Timeouts(connect=CONNECT, tls=TLS, pool=POOL, write=WRITE, read=READ, total=TOTAL)
-CALM = Timeouts(total=10)
 LIMITS = Limits(connections=AT_ONCE, per_target=AT_ONCE, buffer=32768)
 EARLY = 0.01
 """Seconds by which a timeout may be early, as the loop's clock is not ours."""
@@ -102,12 +101,6 @@ Op = Callable[[Client, str], Coroutine[Any, Any, None]]
 async def get_small(client: Client, name: str) -> None:
     """A short answer."""
     response = await client.get(f"/small/{name}", trace=TRACE.get())
-    assert (response.status, await response.text()) == (200, name)
-
-
-async def get_calmly(client: Client, name: str) -> None:
-    """The same while the network has no fault, so the time it takes says nothing but how busy the machine is."""
-    response = await client.get(f"/small/{name}", timeouts=CALM)
     assert (response.status, await response.text()) == (200, name)
 
 
@@ -364,8 +357,6 @@ def check_end(stage: Stage, fault: Fault, op: Op, error: ForebayError, took: flo
     """The error is one that the fault may be, and came in time."""
     stage.ends[type(error).__name__] += 1
     said = f"{error!r} after {took:.3f} s"
-    if stage.lag > READ / 2 and isinstance(error, UpstreamTimeout):
-        return  # the loop stood still, so everything looks slow
     assert isinstance(error, tuple(end for end in fault.ends if end is not None)), said
     assert took <= fault.most + LATE + stage.lag, said
     least = next((seconds for kind, seconds in PART.items() if isinstance(error, kind)), 0.0)
@@ -387,7 +378,7 @@ async def batch(stage: Stage, fault: Fault, start: int, which: int, chance: rand
     """Some requests at once, on new connections and kept ones, while the network has the fault; and then without."""
     client, proxy = stage.clients[which], stage.proxies[which]
     if chance.random() < 0.5:
-        await asyncio.gather(*(get_calmly(client, f"warm{number}") for number in range(AT_ONCE)))
+        await asyncio.gather(*(get_small(client, f"warm{number}") for number in range(AT_ONCE)))
     fault.change(proxy)
     tasks = [
         asyncio.create_task(one(stage, fault, client, chance.choice(OPS), start + number, chance))
@@ -413,8 +404,8 @@ async def batch(stage: Stage, fault: Fault, start: int, which: int, chance: rand
     proxy.clear()
     await eventually(lambda: not proxy.held)  # what is under way keeps the latency that it began with
     with suppress(UpstreamClosed):  # of connections that the fault has ended when it was switched off, or half closed
-        await get_calmly(client, "first")
-    await asyncio.gather(*(get_calmly(client, f"after{number}") for number in range(5)))
+        await get_small(client, "first")
+    await asyncio.gather(*(get_small(client, f"after{number}") for number in range(5)))
 
 
 @pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in FAULTS])
@@ -448,7 +439,7 @@ async def test_cancellation_at_every_wait(kept: bool, secure: bool, when_done: b
             cancelled = 0
             for number in range(1, 200):
                 if kept:
-                    await get_calmly(client, "warm")
+                    await get_small(client, "warm")
                 else:
                     await at_rest(client)  # who was cancelled has its connection dialled all the same
                     await proxy.reset()
@@ -466,7 +457,7 @@ async def test_cancellation_at_every_wait(kept: bool, secure: bool, when_done: b
                 pytest.fail(f"{op} waits without an end")
             assert cancelled >= 1
             await at_rest(client)
-            await get_calmly(client, "after")
+            await get_small(client, "after")
 
 
 async def _awaited(what: Awaitable[T]) -> T:
